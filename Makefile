@@ -1,0 +1,48 @@
+# make demo        the quickstart, with only what users need
+# make test        the fast tests          make test-slow   the others
+# make lint        ruff and pyright        make examples    every numbered example
+# make clean       removes the environment and everything built
+
+PYTHON ?= python3
+BIN := .venv/bin
+# 3: on a machine without a GPU, TensorFlow logs its absence as an error.
+QUIET := TF_CPP_MIN_LOG_LEVEL=3
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-slow lint examples clean
+
+demo: .venv/.ready-examples
+	$(QUIET) $(BIN)/python examples/01_quickstart.py
+
+test: .venv/.ready-dev
+	$(QUIET) $(BIN)/python -m pytest
+
+test-slow: .venv/.ready-dev
+	$(QUIET) $(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: there are none
+
+lint: .venv/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+examples: .venv/.ready-examples
+	@set -e; for script in examples/[0-9]*.py; do \
+	    echo "== $$script"; $(QUIET) $(BIN)/python "$$script"; \
+	done
+
+# A stamp an extra: installed once, and again only when the requirements change.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.ready-examples: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[examples]'
+	touch $@
+
+# The dev extra holds the examples' too, so it renews both stamps.
+.venv/.ready-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[dev]'
+	touch .venv/.ready-examples $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

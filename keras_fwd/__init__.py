@@ -1,0 +1,38 @@
+"""Forward-mode derivatives for Keras 3 on TensorFlow, and what they make possible."""
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "keras_fwd needs the TensorFlow backend of Keras. Received: backend "
+        f'"{_keras.backend.backend()}". Set the environment variable KERAS_BACKEND=tensorflow '
+        'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
+    )
+
+from keras_fwd.derivatives import fwd_gradients, hessian, jacobian
+from keras_fwd.double_gradient import jvp, linearize, vjp
+from keras_fwd.errors import (
+    ConfigurationError,
+    KerasFwdError,
+    LeakError,
+    NumericalError,
+    StructureError,
+)
+from keras_fwd.linear_map import LinearMap
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigurationError",
+    "KerasFwdError",
+    "LeakError",
+    "LinearMap",
+    "NumericalError",
+    "StructureError",
+    "fwd_gradients",
+    "hessian",
+    "jacobian",
+    "jvp",
+    "linearize",
+    "vjp",
+]

@@ -1,0 +1,136 @@
+"""What a public call differentiates: a callable, its point, and with respect to what.
+
+Layers and models are recognized by what they offer (`trainable_variables`, `call`), so that the
+derivatives below need no Keras.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.errors import ConfigurationError, StructureError
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A function of `sources`, ready to be differentiated there.
+
+    Attributes:
+        sources: Nest of tensors (inputs) or of `tf.Variable`s (weights).
+        call: Takes a nest like `sources` and returns the outputs; for variables the argument is
+            ignored, for the function reads them itself.
+        variables: Whether `sources` holds variables.
+    """
+
+    sources: Any
+    call: Callable
+    variables: bool
+
+
+def public(call):
+    """Decorator of the public calls whose first argument is `fn`.
+
+    Inside a `tf.function`, AutoGraph would rewrite this package's code as well as the user's. Only
+    the user's `fn` is handed to it.
+    """
+    unconverted = tf.autograph.experimental.do_not_convert(call)
+
+    @functools.wraps(call)
+    def wrapper(fn, *args, **kwargs):
+        return unconverted(_converted(fn), *args, **kwargs)
+
+    return wrapper
+
+
+def _converted(fn):
+    if tf.executing_eagerly() or is_layer(fn) or not callable(fn):
+        return fn
+    autograph = tf.__internal__.autograph
+    return autograph.tf_convert(fn, autograph.control_status_ctx())
+
+
+def is_layer(fn):
+    """Whether `fn` is a layer or a model: something callable with trainable variables."""
+    return hasattr(fn, "trainable_variables") and hasattr(fn, "call")
+
+
+def resolve(call, fn, primals, wrt):
+    """The `Point` that the arguments of a public call describe.
+
+    Raises:
+        ConfigurationError: `fn` is not callable, or `wrt` has no meaning.
+        StructureError: a primal is not a tensor, or nothing can carry a tangent.
+    """
+    if not callable(fn):
+        raise ConfigurationError(
+            f"{call}: `fn` must be a function, a layer or a model that takes one argument. "
+            f"Received: fn={fn!r}."
+        )
+    function = (lambda x: fn(x, training=False)) if is_layer(fn) else fn
+    tensors = [
+        nest.to_tensor(call, f"primals{path}", leaf)
+        for path, leaf in zip(nest.paths(primals), nest.flatten(primals), strict=True)
+    ]
+    primals = nest.pack(primals, tensors)
+    if isinstance(wrt, str) and wrt == "inputs":
+        _check_differentiable(call, tensors)
+        return Point(primals, function, variables=False)
+    variables = _variables(call, fn, wrt)
+    return Point(variables, lambda _: function(primals), variables=True)
+
+
+def _check_differentiable(call, tensors):
+    if any(tensor.dtype.is_complex for tensor in tensors):
+        raise StructureError(
+            f"{call}: `primals` must be real; split a complex input into its real and imaginary "
+            f"part inside `fn`. Received: {nest.describe(tensors)}."
+        )
+    if not any(nest.is_differentiable(tensor.dtype) for tensor in tensors):
+        raise StructureError(
+            f"{call}: `primals` holds no floating-point tensor, so nothing can carry a tangent. "
+            f'Received: {nest.describe(tensors)}. Differentiate with wrt="weights", or start '
+            "from the output of the embedding."
+        )
+
+
+def _variables(call, fn, wrt):
+    if isinstance(wrt, str):
+        if wrt != "weights":
+            raise ConfigurationError(
+                f'{call}: `wrt` must be "inputs", "weights" or a list of variables. '
+                f"Received: wrt={wrt!r}."
+            )
+        if not is_layer(fn):
+            raise ConfigurationError(
+                f'{call}: wrt="weights" needs a layer or a model as `fn`; pass the list of '
+                f"variables that the function reads. Received: fn={fn!r}."
+            )
+        if not getattr(fn, "built", True):
+            raise ConfigurationError(
+                f'{call}: wrt="weights" needs a built model; call `{getattr(fn, "name", "model")}'
+                f"(inputs)` once before. Received: fn={fn!r}."
+            )
+        wrt = list(fn.trainable_variables)
+    variables = tf.nest.map_structure(unwrap, wrt)
+    leaves = nest.flatten(variables)
+    bad = [v for v in leaves if not _is_source(v)]
+    if bad or not leaves:
+        raise ConfigurationError(
+            f"{call}: `wrt` must name at least one floating-point variable (tf.Variable or "
+            f"keras.Variable). Received: wrt={(bad or wrt)!r}."
+        )
+    return variables
+
+
+def unwrap(variable):
+    """The tf.Variable behind a keras.Variable, or the tensor that stands for it in a scope."""
+    return variable if isinstance(variable, tf.Variable) else getattr(variable, "value", variable)
+
+
+def _is_source(leaf):
+    tensor_like = isinstance(leaf, tf.Variable) or tf.is_tensor(leaf)
+    return tensor_like and nest.is_differentiable(leaf.dtype)

@@ -1,0 +1,232 @@
+"""Follow values through a traced graph and name the op at which a derivative would be lost.
+
+Three questions are asked, each of the graph and not of numbers:
+
+- of the forward pass, from the inputs to the outputs: does an op on the way hide its derivative?
+- of the pullback, from the dummy cotangent `v` to `g(v) = Jᵀ v`: can every op be differentiated
+  once more? An op that cannot would drop its branch and leave a plausible, wrong number.
+- of the pushforward `J u`: does it still read `v`? It must not, for `g` is linear in `v`.
+"""
+
+import tensorflow as tf
+
+from keras_fwd.errors import LeakError
+from keras_fwd.leaks import graph as graphs
+
+#: Forward ops without a gradient whose true derivative is zero, or was meant to be.
+_CONSTANT = graphs.SHAPE_ONLY | frozenset(
+    "StopGradient Const OneHot Less LessEqual Greater GreaterEqual Equal NotEqual "
+    "ApproximateEqual LogicalAnd LogicalOr LogicalNot BitwiseAnd BitwiseOr BitwiseXor Invert "
+    "InvertPermutation ConcatOffset BroadcastGradientArgs Assert AsString StringJoin "
+    "NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionWithOverlaps ScalarSummary "
+    "HistogramSummary Multinomial StatelessMultinomial SparseMatrixNNZ".split()
+)
+#: Backward ops whose registered gradient is zero: a cotangent must not pass through them.
+_STEPS = frozenset("Sign Floor Ceil Rint Round FloorDiv FloorMod ArgMax ArgMin".split())
+
+_ADVICE = {
+    "missing": "TensorFlow has no gradient for this op, so the second reverse pass cannot be built",
+    "severed": "TensorFlow registers this op as not differentiable, so the second reverse pass "
+    "would silently drop its branch",
+    "hidden": "TensorFlow does not differentiate this op, so its part of the derivative would "
+    "silently be zero",
+    "dependent": "the result depends on the dummy cotangent: a backward rule (of "
+    "tf.custom_gradient, perhaps) is not linear in its cotangent",
+}
+
+
+class Flow:
+    """Data flow between endpoints `(node, output index)`, into loop bodies and branches."""
+
+    def __init__(self, functions):
+        self._functions = functions
+
+    def forward(self, nodes, seeds):
+        """All endpoints whose value depends on a seed; `(node, None)` stands for all outputs."""
+        reached = set(seeds)
+        for node in nodes:
+            hit = self.hit(node, reached)
+            if not hit or node.type in graphs.SHAPE_ONLY:
+                continue
+            if node.type in graphs.BODIES:
+                reached.update((node.name, i) for i in self._through(node, hit, self._body_forward))
+            else:
+                reached.add((node.name, None))
+        return reached
+
+    def backward(self, nodes, targets):
+        """All endpoints that a target's value depends on."""
+        needed = set(targets)
+        outputs = {}
+        for name, index in needed:
+            outputs.setdefault(name, set()).add(index)
+        for node in reversed(nodes):
+            wanted = outputs.get(node.name)
+            if not wanted or node.type in graphs.SHAPE_ONLY:
+                continue
+            indices = range(len(node.inputs))
+            if node.type in graphs.BODIES:
+                indices = self._through(node, wanted, self._body_backward, backward=True)
+            for i in indices:
+                needed.add(node.inputs[i])
+                outputs.setdefault(node.inputs[i][0], set()).add(node.inputs[i][1])
+        return needed
+
+    @staticmethod
+    def hit(node, endpoints):
+        """Which inputs of the node are among the endpoints."""
+        return {
+            i
+            for i, (name, index) in enumerate(node.inputs)
+            if (name, index) in endpoints or (name, None) in endpoints
+        }
+
+    def path(self, nodes, seeds, targets):
+        """The nodes between seeds and targets, those inside bodies instead of their callers."""
+        reached, needed = self.forward(nodes, seeds), self.backward(nodes, targets)
+        wanted = {}
+        for name, index in needed:
+            wanted.setdefault(name, set()).add(index)
+        for node in nodes:
+            hit = self.hit(node, reached)
+            if not hit or node.name not in wanted or node.type in graphs.SHAPE_ONLY:
+                continue
+            if node.type in graphs.BODIES:
+                yield from self._path_inside(node, hit, wanted[node.name])
+            else:
+                yield node
+
+    def _path_inside(self, node, hit, wanted):
+        offset = node.type in graphs.BRANCHES
+        if node.type in graphs.LOOPS:
+            hit = self._through(node, hit, self._body_forward)
+            wanted = self._through(node, wanted, self._body_backward, backward=True)
+        for body in graphs.bodies_of(node, self._functions):
+            seeds = {(body.arguments[i - offset], 0) for i in hit if i >= offset}
+            yield from self.path(body.nodes, seeds, {body.results[i] for i in wanted})
+
+    def _through(self, node, indices, step, backward=False):
+        """Carry input indices to output indices, or back, over a node that runs bodies."""
+        bodies = graphs.bodies_of(node, self._functions)
+        if node.type in graphs.LOOPS:  # a loop feeds its results back: iterate until stable
+            current = set(indices)
+            while True:
+                grown = current.union(*(step(body, current) for body in bodies))
+                if grown == current:
+                    return current
+                current = grown
+        if node.type not in graphs.BRANCHES:
+            return set().union(*(step(body, indices) for body in bodies))
+        if backward:
+            return {0} | {i + 1 for body in bodies for i in step(body, indices)}
+        if 0 in indices:
+            return set(range(len(bodies[0].results)))
+        return set().union(*(step(body, {i - 1 for i in indices}) for body in bodies))
+
+    def _body_forward(self, body, arguments):
+        reached = self.forward(body.nodes, {(body.arguments[i], 0) for i in arguments})
+        return {
+            i
+            for i, (name, index) in enumerate(body.results)
+            if (name, index) in reached or (name, None) in reached
+        }
+
+    def _body_backward(self, body, results):
+        needed = {name for name, _ in self.backward(body.nodes, {body.results[i] for i in results})}
+        return {i for i, name in enumerate(body.arguments) if name in needed}
+
+
+def check_forward(call, sources, targets):
+    """Raise `LeakError` for an op on the way from sources to targets that hides its derivative."""
+    for node in _between(sources, targets):
+        if graphs.gradient_of(node) == "none" and node.type not in _CONSTANT:
+            raise leak(call, "hidden", node.type, node.name)
+
+
+def check_pullback(call, dummies, pulled):
+    """Raise `LeakError` for an op from the dummy cotangents to the pullback without a gradient."""
+    for node in _between(dummies, pulled):
+        known = graphs.gradient_of(node)
+        if known == "missing":
+            raise leak(call, "missing", node.type, node.name)
+        if known == "none":
+            raise leak(call, "severed", node.type, node.name)
+        if node.type in _STEPS or _casts_to_integer(node):
+            raise leak(call, "dependent", node.type, node.name)
+
+
+def check_unused(call, dummies, results):
+    """Raise `LeakError` if a result still reads a dummy cotangent."""
+    path = list(_between(dummies, results))
+    if path:
+        node = next((n for n in path if not n.type.startswith("Identity")), path[0])
+        raise leak(call, "dependent", node.type, node.name)
+
+
+def leak(call, kind, op, name):
+    """The `LeakError` for an op; `name` is its name in the graph."""
+    return LeakError(
+        f"{call}: {_ADVICE[kind]}. Received: op {op} ({kind}) in {layer_of(name)!r}. Replace the "
+        "layer or op by one that is differentiable twice, or freeze its input with "
+        f"tf.stop_gradient if its derivative is meant to be left out. [graph node: {name}]"
+    )
+
+
+def missing(call, error):
+    """The `LeakError` for TensorFlow's "No gradient defined for operation 'n' (op type: T)"."""
+    text = str(error)
+    op = text.split("op type: ")[-1].split(")")[0] if "op type: " in text else text
+    name = text.split("operation '")[-1].split("'")[0] if "operation '" in text else op
+    return leak(call, "missing", op, name)
+
+
+def layer_of(name):
+    """The layer path in a graph node's name, without the scopes that gradient tapes add."""
+    scopes = [
+        part for part in name.split("/")[:-1] if part not in ("gradient_tape", "gradients", "while")
+    ]
+    return "/".join(scopes) or name
+
+
+def _between(sources, targets):
+    """The nodes between sources and targets, in each graph that holds a target."""
+    targets = [t for t in targets if graphs.is_symbolic(t)]
+    for graph in {t.graph for t in targets}:
+        wanted = {_endpoint(t) for t in targets if t.graph is graph}
+        nodes, seeds = _reached_in(graph, sources)
+        yield from _flow(graph, nodes).path(nodes, seeds, wanted)
+
+
+def _reached_in(graph, sources):
+    """The nodes of a graph that may matter, and the endpoints through which sources enter it."""
+    inside = [s for s in sources if graphs.is_symbolic(s) and s.graph is graph]
+    if len(inside) == len(sources):
+        first = min(graphs.position(graph, t) for t in inside)
+        return graphs.nodes_since(graph, first), {_endpoint(t) for t in inside}
+    handles = {id(s.handle) for s in sources if isinstance(s, tf.Variable)}
+    seeds, outer_flows = {_endpoint(t) for t in inside}, {}
+    for outer, name in graphs.captures(graph):
+        if not graphs.is_symbolic(outer):
+            if id(outer) in handles:
+                seeds.add((name, 0))
+            continue
+        if outer.graph not in outer_flows:
+            nodes, entered = _reached_in(outer.graph, sources)
+            outer_flows[outer.graph] = _flow(outer.graph, nodes).forward(nodes, entered)
+        reached = outer_flows[outer.graph]
+        if _endpoint(outer) in reached or (outer.op.name, None) in reached:
+            seeds.add((name, 0))
+    return graphs.nodes_since(graph), seeds
+
+
+def _flow(graph, nodes):
+    runs_bodies = any(node.type in graphs.BODIES for node in nodes)
+    return Flow(graphs.library(graph) if runs_bodies else None)
+
+
+def _endpoint(tensor):
+    return tensor.op.name, tensor.value_index
+
+
+def _casts_to_integer(node):
+    return node.type == "Cast" and not tf.as_dtype(node.attr("DstT")).is_floating

@@ -1,0 +1,228 @@
+"""`LinearMap`: a matrix that is only known by what it does to vectors, and its algebra."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.errors import StructureError
+
+
+class LinearMap:
+    """A linear map between two spaces of nests of tensors, with its transpose.
+
+    `A(x)` is the product; `A.T` the transpose; `A @ B`, `A + B`, `A - B` and `2.0 * A` are maps
+    again. Nothing is computed before a product is asked for.
+
+    Args:
+        mv: Function that takes a vector of `in_spec` and returns one of `out_spec`.
+        transpose_mv: The same for the transpose.
+        in_spec: Nest of `tf.TensorSpec`, `None` where a leaf takes no tangent.
+        out_spec: The same for the outputs.
+
+    Example:
+
+    >>> A = diagonal(tf.constant([1.0, 2.0]))
+    >>> (A @ A + 3.0 * A)(tf.constant([1.0, 1.0])).numpy()
+    array([ 4., 10.], dtype=float32)
+    >>> A.to_dense().numpy()
+    array([[1., 0.],
+           [0., 2.]], dtype=float32)
+    """
+
+    def __init__(self, mv, transpose_mv, in_spec, out_spec):
+        self._mv = mv
+        self._transpose_mv = transpose_mv
+        self.in_spec = in_spec
+        self.out_spec = out_spec
+
+    @tf.autograph.experimental.do_not_convert
+    def mv(self, x):
+        """The product with a vector of `in_spec`; `A(x)` is the same.
+
+        Raises:
+            StructureError: `x` does not have the structure, shapes or dtypes of `in_spec`.
+        """
+        return self._mv(nest.match("LinearMap", "vector", x, self.in_spec))
+
+    __call__ = mv
+
+    @property
+    def T(self):
+        """The transpose, as a LinearMap."""
+        return LinearMap(self._transpose_mv, self._mv, self.out_spec, self.in_spec)
+
+    @property
+    def shape(self):
+        """(components out, components in); None where a size is unknown in a graph."""
+        return nest.size(self.out_spec), nest.size(self.in_spec)
+
+    def __matmul__(self, other):
+        if not isinstance(other, LinearMap):
+            return self.mv(other)
+        _check_same_space("@", self.in_spec, other.out_spec)
+        return LinearMap(
+            lambda x: self._mv(other._mv(x)),
+            lambda y: other._transpose_mv(self._transpose_mv(y)),
+            other.in_spec,
+            self.out_spec,
+        )
+
+    def __add__(self, other):
+        if not isinstance(other, LinearMap):
+            return NotImplemented
+        _check_same_space("+", self.in_spec, other.in_spec)
+        _check_same_space("+", self.out_spec, other.out_spec)
+        return LinearMap(
+            lambda x: nest.add(self._mv(x), other._mv(x)),
+            lambda y: nest.add(self._transpose_mv(y), other._transpose_mv(y)),
+            self.in_spec,
+            self.out_spec,
+        )
+
+    def __mul__(self, factor):
+        if isinstance(factor, LinearMap) or np.ndim(factor) != 0:
+            raise StructureError(
+                "LinearMap: `*` takes a scalar; use `@` for products of maps. "
+                f"Received: {factor!r}."
+            )
+        return LinearMap(
+            lambda x: nest.scale(factor, self._mv(x)),
+            lambda y: nest.scale(factor, self._transpose_mv(y)),
+            self.in_spec,
+            self.out_spec,
+        )
+
+    __rmul__ = __mul__
+
+    def __neg__(self):
+        return -1.0 * self
+
+    def __sub__(self, other):
+        return self + (-other) if isinstance(other, LinearMap) else NotImplemented
+
+    @tf.autograph.experimental.do_not_convert
+    def to_dense(self, chunk_size=None):
+        """The matrix, `[components out, components in]`, rows and columns in `ravel` order.
+
+        Args:
+            chunk_size: How many columns (or rows, if there are fewer) are computed at once;
+                default all. Memory grows with it.
+
+        Raises:
+            StructureError: In a graph, neither side has a size known when it is traced.
+
+        Cost: `min(shape)` products.
+        """
+        rows, columns = self.shape
+        if columns is not None and (rows is None or columns <= rows):
+            return tf.transpose(map_basis(self._mv, self.in_spec, chunk_size))
+        if rows is None:
+            raise StructureError(
+                "LinearMap.to_dense: one side must have a static size. Received: "
+                f"in {nest.describe(self.in_spec)}, out {nest.describe(self.out_spec)}. "
+                "Give the tf.function an input_signature with fixed shapes."
+            )
+        return map_basis(self._transpose_mv, self.out_spec, chunk_size)
+
+    def to_scipy(self):
+        """The map as a `scipy.sparse.linalg.LinearOperator` on raveled vectors (eager only).
+
+        Raises:
+            ImportError: SciPy is not installed.
+        """
+        try:
+            from scipy.sparse.linalg import LinearOperator
+        except ImportError:
+            raise ImportError("LinearMap.to_scipy needs SciPy: run `pip install scipy`.") from None
+        dtype = nest.accumulator_dtype([*nest.live(self.in_spec), *nest.live(self.out_spec)])
+
+        def on_vectors(mv, spec):
+            def apply(vector):
+                x = nest.unravel(tf.constant(np.ravel(vector), dtype), spec)
+                return nest.ravel(mv(x), dtype).numpy()
+
+            return apply
+
+        return LinearOperator(
+            shape=self.shape,
+            dtype=dtype.as_numpy_dtype,
+            matvec=on_vectors(self._mv, self.in_spec),
+            rmatvec=on_vectors(self._transpose_mv, self.out_spec),
+        )
+
+    def __repr__(self):
+        return f"LinearMap({nest.describe(self.in_spec)} -> {nest.describe(self.out_spec)})"
+
+
+def map_basis(mv, spec, chunk_size=None, ravel=nest.ravel):
+    """`ravel(mv(e))` for every basis vector of `spec`: `[components in, …]`, vectorized."""
+    count = nest.size(spec)
+    chunk = min(chunk_size or count, count)
+
+    def image(basis_vector):
+        return ravel(mv(nest.unravel(basis_vector, spec)))
+
+    dtype = nest.accumulator_dtype(spec)
+    if chunk == count:
+        return tf.vectorized_map(image, tf.eye(count, dtype=dtype), warn=False)
+    starts = tf.range(0, count, chunk)
+
+    def block(start):  # rows past the end are zero vectors, cut off below
+        basis = tf.one_hot(start + tf.range(chunk), count, dtype=dtype)
+        return tf.vectorized_map(image, basis, warn=False)
+
+    blocks = tf.map_fn(block, starts, fn_output_signature=dtype)  # [chunks, chunk, …]
+    flat = tf.concat([[-1], tf.shape(blocks)[2:]], axis=0)
+    return tf.reshape(blocks, flat)[:count]
+
+
+def identity(spec):
+    """The identity map of a space.
+
+    >>> identity(tf.TensorSpec([2]))(tf.constant([1.0, 2.0])).numpy()
+    array([1., 2.], dtype=float32)
+    """
+    return LinearMap(lambda x: x, lambda y: y, spec, spec)
+
+
+def diagonal(entries):
+    """The diagonal map with the given nest of tensors on its diagonal."""
+
+    def mv(x):
+        return nest.map_live(tf.multiply, entries, x)
+
+    spec = nest.spec(entries)
+    return LinearMap(mv, mv, spec, spec)
+
+
+def block_diagonal(blocks):
+    """The map on lists of vectors that applies one map to each entry.
+
+    >>> A = block_diagonal([2.0 * identity(tf.TensorSpec([1])), identity(tf.TensorSpec([2]))])
+    >>> A.to_dense().numpy().diagonal()
+    array([2., 1., 1.], dtype=float32)
+    """
+    blocks = list(blocks)
+    return LinearMap(
+        lambda xs: [block._mv(x) for block, x in zip(blocks, xs, strict=True)],
+        lambda ys: [block._transpose_mv(y) for block, y in zip(blocks, ys, strict=True)],
+        [block.in_spec for block in blocks],
+        [block.out_spec for block in blocks],
+    )
+
+
+def _check_same_space(operator, left, right):
+    same = nest.paths(left) == nest.paths(right) and all(
+        _compatible(a, b) for a, b in zip(nest.flatten(left), nest.flatten(right), strict=True)
+    )
+    if not same:
+        raise StructureError(
+            f"LinearMap: the two sides of `{operator}` must meet in the same space. Received: "
+            f"{nest.describe(left)} and {nest.describe(right)}."
+        )
+
+
+def _compatible(a, b):
+    if a is None or b is None:
+        return a is b
+    return a.dtype == b.dtype and a.shape.is_compatible_with(b.shape)

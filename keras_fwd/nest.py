@@ -1,0 +1,240 @@
+"""Vector algebra on nests of tensors, and the checks that a nest fits a spec.
+
+A *nest* is a tensor or a list, tuple or dict of nests. A *spec* is the same nest with a
+`tf.TensorSpec` at each differentiable leaf and `None` where a leaf takes no tangent (integers,
+booleans, strings). A vector of a spec's space has a tensor where the spec has a `TensorSpec`.
+"""
+
+import functools
+import operator
+
+import tensorflow as tf
+
+from keras_fwd.errors import StructureError
+
+
+def flatten(nest):
+    """The leaves of a nest, in the order of `tf.nest` (dict keys sorted); `None` is a leaf."""
+    return tf.nest.flatten(nest)
+
+
+def pack(structure, leaves):
+    """The nest with the given structure and leaves: inverse of `flatten`."""
+    return tf.nest.pack_sequence_as(structure, leaves)
+
+
+def paths(nest, prefix=""):
+    """A readable path for each leaf, in the order of `flatten`: `["x"][0]`."""
+    if isinstance(nest, dict):
+        items = [(f"[{key!r}]", nest[key]) for key in sorted(nest)]
+    elif isinstance(nest, tuple) and hasattr(nest, "_fields"):
+        items = [(f".{name}", value) for name, value in zip(nest._fields, nest, strict=True)]
+    elif isinstance(nest, (list, tuple)):
+        items = [(f"[{i}]", value) for i, value in enumerate(nest)]
+    else:
+        return [prefix]
+    return [path for step, value in items for path in paths(value, prefix + step)]
+
+
+def is_differentiable(dtype):
+    """Whether tensors of this dtype carry tangents: the floating-point ones."""
+    return tf.as_dtype(dtype).is_floating
+
+
+def spec(nest):
+    """The spec of a nest of tensors or variables."""
+    return tf.nest.map_structure(
+        lambda x: tf.TensorSpec(x.shape, x.dtype) if is_differentiable(x.dtype) else None, nest
+    )
+
+
+def live(nest):
+    """The leaves of a vector that are tensors; leaves without a tangent are left out."""
+    return [leaf for leaf in flatten(nest) if leaf is not None]
+
+
+def map_live(function, *nests):
+    """Apply `function` to matching leaves; `None` stays `None`."""
+    return tf.nest.map_structure(
+        lambda *leaves: None if leaves[0] is None else function(*leaves), *nests
+    )
+
+
+def add(x, y):
+    """x + y."""
+    return map_live(tf.add, x, y)
+
+
+def scale(factor, x):
+    """factor · x; the factor is cast to each leaf's dtype."""
+    return map_live(lambda leaf: tf.cast(factor, leaf.dtype) * leaf, x)
+
+
+def add_scaled(x, factor, y):
+    """x + factor · y."""
+    return map_live(lambda a, b: a + tf.cast(factor, a.dtype) * b, x, y)
+
+
+def dot(x, y):
+    """⟨x, y⟩ over all leaves, accumulated in float32 at least."""
+    x, y = live(x), live(y)
+    dtype = accumulator_dtype(x)
+    terms = [
+        tf.reduce_sum(tf.cast(a, dtype) * tf.cast(b, dtype)) for a, b in zip(x, y, strict=True)
+    ]
+    return functools.reduce(operator.add, terms, tf.zeros([], dtype))
+
+
+def accumulator_dtype(nest):
+    """float64 if a leaf (tensor or spec) is float64, else float32."""
+    wide = any(tf.as_dtype(leaf.dtype) == tf.float64 for leaf in live(nest))
+    return tf.float64 if wide else tf.float32
+
+
+def norm(x):
+    """The Euclidean norm over all leaves."""
+    return tf.sqrt(dot(x, x))
+
+
+def zeros_like(nest):
+    """The zero vector of the space that the nest of tensors lies in."""
+    return tf.nest.map_structure(
+        lambda x: tf.zeros_like(x) if x is not None and is_differentiable(x.dtype) else None, nest
+    )
+
+
+def random_like(nest, seed):
+    """A standard normal vector of the same space; `seed` is a pair of integers, as in tf.random."""
+    leaves = flatten(nest)
+    drawn = [
+        None
+        if leaf is None or not is_differentiable(leaf.dtype)
+        else tf.random.stateless_normal(
+            tf.shape(leaf), tf.random.experimental.stateless_fold_in(seed, i), dtype=leaf.dtype
+        )
+        for i, leaf in enumerate(leaves)
+    ]
+    return pack(nest, drawn)
+
+
+def all_finite(nest):
+    """A boolean scalar: no leaf holds NaN or infinity."""
+    checks = [tf.reduce_all(tf.math.is_finite(leaf)) for leaf in live(nest)]
+    return functools.reduce(tf.logical_and, checks, tf.constant(True))
+
+
+def densify(gradient):
+    """`tf.IndexedSlices` (the gradient of a gather) as a tensor."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.convert_to_tensor(gradient)
+    return gradient
+
+
+def size(spec_):
+    """The number of components of a vector of this spec, or None if a dimension is unknown."""
+    sizes = [leaf.shape.num_elements() for leaf in live(spec_)]
+    return None if None in sizes else sum(sizes)
+
+
+def ravel(x, dtype=None):
+    """All live leaves of a vector as one vector of a common dtype."""
+    leaves = live(x)
+    dtype = dtype or accumulator_dtype(leaves)
+    return tf.concat([tf.reshape(tf.cast(leaf, dtype), [-1]) for leaf in leaves], axis=0)
+
+
+def unravel(vector, spec_):
+    """Inverse of `ravel`, for a spec (or nest of tensors) whose sizes are known at run time."""
+    shapes = [
+        leaf.shape if leaf.shape.is_fully_defined() else tf.shape(leaf) for leaf in live(spec_)
+    ]
+    pieces = tf.split(vector, [_count(shape) for shape in shapes])
+    pieces = iter(
+        tf.cast(tf.reshape(piece, shape), leaf.dtype)
+        for piece, shape, leaf in zip(pieces, shapes, live(spec_), strict=True)
+    )
+    return map_live(lambda _: next(pieces), spec_)
+
+
+def _count(shape):
+    return shape.num_elements() if isinstance(shape, tf.TensorShape) else tf.reduce_prod(shape)
+
+
+def match(call, argument, value, spec_):
+    """Check that `value` is a vector of `spec_` and convert its leaves to tensors.
+
+    Args:
+        call: Name of the public call, for the message.
+        argument: Name of the argument, for the message.
+        value: Nest of array-likes; `None` where the spec has `None`.
+        spec_: Nest of `tf.TensorSpec` or `None`.
+
+    Raises:
+        StructureError: Structure, shape or dtype differ; names the leaf.
+    """
+    try:
+        tf.nest.assert_same_structure(spec_, value)
+    except (ValueError, TypeError):
+        raise StructureError(
+            f"{call}: `{argument}` must have the structure of the space it lies in: expected "
+            f"{describe(spec_)}. Received: {describe(value)}."
+        ) from None
+    checked = [
+        _match_leaf(call, f"{argument}{path}", leaf, wanted)
+        for path, leaf, wanted in zip(paths(spec_), flatten(value), flatten(spec_), strict=True)
+    ]
+    return pack(spec_, checked)
+
+
+def _match_leaf(call, where, leaf, wanted):
+    if wanted is None:
+        if leaf is None:
+            return None
+        raise StructureError(
+            f"{call}: `{where}` belongs to an integer or boolean input, which has no tangent: "
+            f"pass None there. Received: {describe(leaf)}."
+        )
+    if leaf is None:
+        raise StructureError(
+            f"{call}: `{where}` must be a tensor; pass zeros for a direction that is not moved. "
+            f"Expected {describe(wanted)}. Received: None."
+        )
+    if isinstance(leaf, (int, float)):
+        leaf = tf.constant(leaf, wanted.dtype)
+    tensor = to_tensor(call, where, leaf)
+    if tensor.dtype != wanted.dtype or not wanted.shape.is_compatible_with(tensor.shape):
+        raise StructureError(
+            f"{call}: `{where}` must have the shape and dtype of the space it lies in: expected "
+            f"{describe(wanted)}. Received: {describe(tensor)}."
+        )
+    return tensor
+
+
+def to_tensor(call, where, leaf):
+    """`tf.convert_to_tensor` with an error that names the leaf."""
+    if isinstance(leaf, (tf.RaggedTensor, tf.SparseTensor)):
+        raise StructureError(
+            f"{call}: `{where}` must be a dense tensor; convert it first (`.to_tensor()`, "
+            f"`tf.sparse.to_dense`). Received: {type(leaf).__name__}."
+        )
+    try:
+        return tf.convert_to_tensor(leaf)
+    except Exception as error:  # TensorFlow and Keras raise many types here
+        raise StructureError(
+            f"{call}: `{where}` must be a tensor or an array. Received: {leaf!r} "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})."
+        ) from None
+
+
+def describe(nest):
+    """A nest's structure with `dtype[shape]` at its leaves, for messages."""
+    if isinstance(nest, dict):
+        return "{" + ", ".join(f"{key!r}: {describe(nest[key])}" for key in sorted(nest)) + "}"
+    if isinstance(nest, (list, tuple)):
+        inner = ", ".join(describe(value) for value in nest)
+        return f"[{inner}]" if isinstance(nest, list) else f"({inner})"
+    if hasattr(nest, "shape") and hasattr(nest, "dtype"):
+        shape = tf.TensorShape(nest.shape)
+        dims = "?" if shape.rank is None else ", ".join(str(d) for d in shape.as_list())
+        return f"{tf.as_dtype(nest.dtype).name}[{dims}]"
+    return repr(nest)

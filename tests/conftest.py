@@ -1,0 +1,19 @@
+"""What every test runs under: quiet logs, full float32, one seed, plots without a screen."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import keras
+import pytest
+import tensorflow as tf
+
+# On GPUs that have it, TF32 rounds float32 products to 10 bits: far above our tolerances.
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same random numbers for every test, whichever others run before it."""
+    keras.utils.set_random_seed(0)
