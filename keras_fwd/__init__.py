@@ -9,6 +9,8 @@ if _keras.backend.backend() != "tensorflow":
         'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
+from keras_fwd import optimizers
+from keras_fwd.curvature import gauss_newton
 from keras_fwd.derivatives import fwd_gradients, hessian, jacobian
 from keras_fwd.double_gradient import jvp, linearize, vjp
 from keras_fwd.errors import (
@@ -19,20 +21,24 @@ from keras_fwd.errors import (
     StructureError,
 )
 from keras_fwd.linear_map import LinearMap
+from keras_fwd.optimizers.gauss_newton import GaussNewton
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConfigurationError",
+    "GaussNewton",
     "KerasFwdError",
     "LeakError",
     "LinearMap",
     "NumericalError",
     "StructureError",
     "fwd_gradients",
+    "gauss_newton",
     "hessian",
     "jacobian",
     "jvp",
     "linearize",
+    "optimizers",
     "vjp",
 ]

@@ -177,7 +177,7 @@ def _gradients(ys, xs, grad_ys):
     try:
         return tf.gradients(ys, xs, grad_ys=grad_ys)
     except LookupError as error:
-        raise scan.missing("fwd_gradients", error) from error
+        raise scan.missing("fwd_gradients", error, xs, ys) from error
 
 
 def _check_scalar(value):

@@ -123,7 +123,7 @@ def vjp(fn, primals, cotangents, wrt="inputs"):
     _check_by_tracing("vjp", fn, point, wrt, push=False)
     forward = _Forward("vjp", point, persistent=False)
     cotangents = nest.match("vjp", "cotangents", cotangents, nest.spec(forward.outputs))
-    return forward.outputs, forward.pull(nest.live(cotangents))
+    return forward.outputs, forward.pull(cotangents)
 
 
 def pullback(fn, primals, wrt="inputs", call="pullback"):
@@ -134,7 +134,7 @@ def pullback(fn, primals, wrt="inputs", call="pullback"):
     point = functional.resolve(call, fn, primals, wrt)
     _check_by_tracing(call, fn, point, wrt, push=False)
     forward = _Forward(call, point, persistent=True)
-    return forward.outputs, lambda cotangents: forward.pull(nest.live(cotangents))
+    return forward.outputs, forward.pull
 
 
 def _linearize(call, point):
@@ -142,7 +142,7 @@ def _linearize(call, point):
     pullback = _Pullback(forward, persistent=True)
     jacobian = LinearMap(
         lambda tangents: pullback.push(nest.live(tangents)),
-        lambda cotangents: forward.pull(nest.live(cotangents)),
+        forward.pull,
         nest.spec(point.sources),
         nest.spec(forward.outputs),
     )
@@ -182,11 +182,17 @@ class _Forward:
             scan.check_forward(self.call, self.sources, self.targets)
 
     def gradient(self, cotangents):
-        """Jᵀ cotangents as a list, `None` where no output depends on a source."""
+        """Jᵀ cotangents as a list, `None` where no output depends on a source.
+
+        A cotangent may be `None` too: that output is then left out, which is not the same as zeros
+        where its own derivative is not finite.
+        """
+        pairs = [p for p in zip(self.targets, cotangents, strict=True) if p[1] is not None]
+        targets, cotangents = [y for y, _ in pairs], [c for _, c in pairs]
         try:
-            gradients = self.tape.gradient(self.targets, self.sources, output_gradients=cotangents)
+            gradients = self.tape.gradient(targets, self.sources, output_gradients=cotangents)
         except LookupError as error:
-            raise scan.missing(self.call, error) from error
+            raise scan.missing(self.call, error, self.sources, self.targets) from error
         if all(gradient is None for gradient in gradients):
             raise StructureError(
                 f"{self.call}: `fn` must depend on what it is differentiated by, through ops that "
@@ -198,6 +204,8 @@ class _Forward:
 
     def pull(self, cotangents):
         """Jᵀ cotangents as a nest like the sources, zeros where no output depends on a source."""
+        pairs = zip(nest.flatten(cotangents), nest.flatten(self.outputs), strict=True)
+        cotangents = [c for c, y in pairs if nest.is_differentiable(y.dtype)]
         gradients = [
             tf.zeros_like(source) if gradient is None else gradient
             for gradient, source in zip(self.gradient(cotangents), self.sources, strict=True)
@@ -230,7 +238,7 @@ class _Pullback:
         try:
             pushed = self.tape.gradient(self.pulled, self.dummies, output_gradients=tangents)
         except LookupError as error:
-            raise scan.missing(self.forward.call, error) from error
+            raise scan.missing(self.forward.call, error, self.dummies, self.pulled) from error
         if all(p is None for p in pushed):
             raise LeakError(
                 f"{self.forward.call}: the pullback of `fn` cannot be differentiated once more, "

@@ -15,6 +15,10 @@ A message names the call or argument, the rule, "Received: …" and the way out.
 class KerasFwdError(Exception):
     """Base class of all errors of keras_fwd."""
 
+    # AutoGraph keeps the type of an exception only if it has this very constructor; any other
+    # would reach the caller of a tf.function as a StagingError.
+    __init__ = Exception.__init__
+
 
 class StructureError(KerasFwdError, ValueError):
     """A nest of tensors has the wrong structure, shape or dtype."""

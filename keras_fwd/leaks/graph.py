@@ -46,6 +46,7 @@ class Node:
     type: str
     inputs: tuple
     attr: object  # name -> value, or None
+    carriers: tuple | None = None  # outputs whose dtype can carry a derivative; None: not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +73,20 @@ def gradient_of(node):
 def nodes_since(graph, first=0):
     """The nodes of a `tf.Graph` that were created after the first `first` ones."""
     return tuple(
-        Node(op.name, op.type, tuple((t.op.name, t.value_index) for t in op.inputs), _attr_of(op))
+        Node(
+            op.name,
+            op.type,
+            tuple((t.op.name, t.value_index) for t in op.inputs),
+            _attr_of(op),
+            tuple(i for i, t in enumerate(op.outputs) if carries(t.dtype)),
+        )
         for op in graph.get_operations()[first:]
     )
+
+
+def carries(dtype):
+    """Whether tensors of this dtype can carry a derivative, or hold tensors that do."""
+    return dtype.is_floating or dtype.is_complex or dtype in (tf.resource, tf.variant)
 
 
 def position(graph, tensor):

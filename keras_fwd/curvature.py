@@ -1,0 +1,191 @@
+"""The loss's Hessian in the outputs, and the Gauss-Newton matrix from it."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import double_gradient, functional, model, nest
+from keras_fwd.errors import ConfigurationError, KerasFwdError, StructureError
+from keras_fwd.leaks import scan
+from keras_fwd.linear_map import LinearMap
+
+#: Losses whose Hessian in the outputs (or logits) has a root in closed form.
+_DIAGONAL = frozenset(["squares", "sigmoid"])
+_KINDS = {
+    keras.losses.mean_squared_error: "squares",
+    keras.losses.binary_crossentropy: "sigmoid",
+    keras.losses.categorical_crossentropy: "softmax",
+    keras.losses.sparse_categorical_crossentropy: "softmax",
+}
+#: Losses that are linear almost everywhere: they have no curvature to build on.
+_FLAT = {
+    keras.losses.mean_absolute_error,
+    keras.losses.mean_absolute_percentage_error,
+    keras.losses.hinge,
+    keras.losses.categorical_hinge,
+}
+
+
+def loss_kind(loss, at_logits):
+    """`"squares"`, `"sigmoid"`, `"softmax"` or `"general"`: which root the Hessian has.
+
+    Args:
+        loss: A Keras loss, a function, or None for an unknown one.
+        at_logits: Whether the leaf holds logits.
+
+    Raises:
+        ConfigurationError: the loss is not twice differentiable.
+    """
+    function = model.loss_function(loss)
+    if function in _FLAT:
+        raise ConfigurationError(
+            "Gauss-Newton needs a `loss` that is twice differentiable with curvature in the "
+            f'outputs; use "mse", "huber" or "log_cosh". Received: loss={function.__name__!r}, '
+            "which is linear almost everywhere."
+        )
+    kind = _KINDS.get(function, "general")
+    if kind != "squares" and (not at_logits or getattr(loss, "axis", -1) != -1):
+        return "general"
+    return kind
+
+
+def loss_gradient(loss_of_leaves, leaves):
+    """The gradient of a scalar function of a list of tensors."""
+    value, pull = double_gradient.pullback(loss_of_leaves, leaves, call="gauss_newton")
+    return pull(tf.ones_like(value))
+
+
+def loss_hessian(loss_of_leaves, leaves):
+    """The Hessian of a scalar function of a list of tensors, as a symmetric `LinearMap`.
+
+    Products inside a loop do not run the loss again.
+
+    Raises:
+        ConfigurationError: the loss is not twice differentiable.
+    """
+
+    def gradient(points):
+        value, pull = double_gradient.pullback(loss_of_leaves, points, call="gauss_newton")
+        if value.shape.rank != 0:
+            raise StructureError(
+                "gauss_newton: `loss` must return a scalar; use a reduction. "
+                f"Received: {nest.describe(value)}."
+            )
+        return pull(tf.ones_like(value))
+
+    try:
+        gradients, pull = double_gradient.pullback(gradient, leaves, call="gauss_newton")
+        if not tf.executing_eagerly():
+            scan.check_curved("gauss_newton", leaves, gradients)
+    except KerasFwdError as error:
+        raise ConfigurationError(
+            "gauss_newton: `loss` must be twice differentiable in the outputs, with curvature; use "
+            f'"mse", "huber", a cross-entropy or another smooth loss. Received: {error}'
+        ) from error
+    spec = nest.spec(leaves)
+    return LinearMap(pull, pull, spec, spec)
+
+
+def hessian_root(kind, leaf, hessian, columns):
+    """`S A` for the root `SᵀS = H` of one leaf's Hessian.
+
+    Args:
+        kind: A kind with a closed form.
+        leaf: The outputs or logits, `[batch, …, d]`.
+        hessian: Function: a vector like the leaf to `H` times it.
+        columns: `A`, `[batch, …, d, n]`.
+
+    Returns:
+        `S A`, like the columns. Sample weights, masks and reductions are in it, for they are in
+        the Hessian's own products.
+    """
+    if kind in _DIAGONAL:
+        root = tf.sqrt(tf.maximum(hessian(tf.ones_like(leaf)), 0.0))
+        return tf.cast(root, columns.dtype)[..., None] * columns
+    # H = c (diag(p) − p pᵀ) = SᵀS with S = √c (diag(√p) − √p pᵀ). One probe e at the likeliest
+    # class gives c, for ⟨e, H e⟩ = c p (1 − p).
+    p = tf.nn.softmax(leaf)
+    probe = tf.one_hot(tf.argmax(p, axis=-1), tf.shape(p)[-1], dtype=p.dtype)
+    variance = tf.reduce_sum(probe * p * (1 - p), axis=-1)
+    measured = tf.reduce_sum(probe * hessian(probe), axis=-1)
+    c = tf.maximum(tf.math.divide_no_nan(measured, variance), 0.0)
+    p, c = tf.cast(p, columns.dtype), tf.cast(c, columns.dtype)
+    mean = tf.einsum("...k,...kn->...n", p, columns)
+    root = tf.sqrt(c)[..., None, None] * tf.sqrt(p)[..., None]
+    return root * (columns - mean[..., None, :])
+
+
+@functional.public
+def gauss_newton(fn, loss, primals, targets, wrt="weights"):
+    """The Gauss-Newton matrix (GGN) `Jᵀ H J` of a loss, as a `LinearMap`.
+
+    `J` is the Jacobian of the outputs and `H` the Hessian of the loss in them; for a cross-entropy
+    of probabilities, both are taken at the logits.
+
+    Args:
+        fn: As in `linearize`.
+        loss: A Keras loss or its name; for several outputs a nest of them, like the outputs.
+        primals: As in `linearize`.
+        targets: What the loss compares the outputs with: array-like, or a nest of them.
+        wrt: As in `linearize`; default `"weights"`.
+
+    Returns:
+        Symmetric `LinearMap`, positive semi-definite where the loss is convex in the outputs.
+
+    Raises:
+        ConfigurationError: the loss is not twice differentiable, or `wrt` has no meaning.
+        LeakError, StructureError: As `linearize`.
+
+    Cost: One forward pass; each product about one gradient.
+
+    References:
+        Schraudolph, Fast curvature matrix-vector products, Neural Computation 14 (2002).
+
+    Example:
+
+    >>> W = tf.Variable([[1.0], [1.0]])
+    >>> x, y = tf.constant([[1.0, 0.0], [0.0, 2.0]]), tf.constant([[0.0], [0.0]])
+    >>> G = gauss_newton(lambda x: x @ W, "mse", x, y, wrt=[W])
+    >>> G.to_dense().numpy()
+    array([[1., 0.],
+           [0., 4.]], dtype=float32)
+    """
+    losses = tf.nest.map_structure(keras.losses.get, loss)
+    seen = {}
+
+    def leaves_of(inputs):
+        outputs = fn(inputs, training=False) if functional.is_layer(fn) else fn(inputs)
+        seen["outputs"] = outputs
+        seen["losses"] = _per_leaf(losses, outputs)
+        pairs = zip(nest.flatten(outputs), seen["losses"], strict=True)
+        return [model.curvature_leaf(leaf, one) for leaf, one in pairs]
+
+    if isinstance(wrt, str) and wrt == "weights":
+        wrt = functional.resolve("gauss_newton", fn, primals, wrt).sources
+    leaves, J = double_gradient.linearize(leaves_of, primals, wrt)
+    for leaf, one, output in zip(
+        leaves, seen["losses"], nest.flatten(seen["outputs"]), strict=True
+    ):
+        loss_kind(one, model.is_logits(leaf, output, one))
+    targets = nest.flatten(targets)
+
+    def total(points):
+        pairs = zip(points, nest.flatten(seen["outputs"]), seen["losses"], strict=True)
+        outputs = [model.model_output(leaf, output, one) for leaf, output, one in pairs]
+        return tf.add_n(list(map(_value, seen["losses"], targets, outputs)))
+
+    return J.T @ loss_hessian(total, leaves) @ J
+
+
+def _value(loss, target, output):
+    value = loss(target, output)
+    return value if isinstance(loss, keras.losses.Loss) else tf.reduce_mean(value)
+
+
+def _per_leaf(losses, outputs):
+    flat, count = tf.nest.flatten(losses), len(nest.flatten(outputs))
+    if len(flat) != count:
+        raise StructureError(
+            "gauss_newton: `loss` must name one loss for each output. Received: "
+            f"{len(flat)} losses for {nest.describe(outputs)}."
+        )
+    return flat

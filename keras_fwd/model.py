@@ -1,0 +1,189 @@
+"""A Keras model as a function of its weights, without touching the model, and its logits.
+
+Private interface used here: the list of resolved losses that `compile` builds
+(`model._compile_loss._flat_losses`) and the logits that Keras' own softmax and sigmoid leave on
+their result (`_keras_logits`). Without the first, every loss is treated as one of unknown form
+(exact Hessian products, no closed form); without the second, curvature is taken at the
+probabilities.
+"""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import nest
+
+
+class Recorder(keras.StatelessScope):
+    """A `keras.StatelessScope` that remembers which variables were to be updated.
+
+    Inside it a model reads the given weights and every update (batch-norm statistics, seeds,
+    metrics) is kept aside; `commit` carries the updates out.
+    """
+
+    def __init__(self, variables, values):
+        super().__init__(list(zip(variables, values, strict=True)), collect_losses=True)
+        self._updated = {}
+
+    def add_update(self, update):
+        """Called by Keras for each assignment inside the scope."""
+        variable, _ = update
+        self._updated[id(variable)] = variable
+        super().add_update(update)
+
+    def commit(self, condition):
+        """Assign what was recorded, where the boolean scalar `condition` holds."""
+        for variable in self._updated.values():
+            new = tf.cast(self.get_current_value(variable), variable.dtype)
+            variable.assign(tf.where(condition, new, variable.value))
+
+
+class TrainingPass:
+    """One batch of training data, and the model's losses on it as functions.
+
+    A call takes the values of the trainable variables and returns
+    `{"loss": total loss, "outputs": [curvature leaves]}`, where a curvature leaf is an output of
+    the model, or its logits if its loss is a cross-entropy of probabilities.
+
+    Attributes:
+        outputs: The model's own outputs in the last call.
+        recorder: The updates of the last call.
+        losses: A Keras loss (or None) for each leaf of the outputs.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self.variables = list(model.trainable_variables)
+        self.batch = None
+        self.outputs = self.recorder = self.losses = None
+
+    def __call__(self, values):
+        x, y, sample_weight = self.batch
+        with Recorder(self.variables, values) as recorder:
+            outputs = self.model(x, training=True)
+            loss = self.model.compute_loss(
+                x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
+            )
+        self.outputs, self.recorder = outputs, recorder
+        self.losses = output_losses(self.model, outputs)
+        leaves = [
+            curvature_leaf(leaf, loss)
+            for leaf, loss in zip(nest.flatten(outputs), self.losses, strict=True)
+        ]
+        return {"loss": loss, "outputs": leaves}
+
+    def loss_of_leaves(self, leaves):
+        """The loss as a function of the curvature leaves, at fixed weights."""
+        x, y, sample_weight = self.batch
+        pairs = zip(leaves, nest.flatten(self.outputs), self.losses, strict=True)
+        outputs = nest.pack(
+            self.outputs, [model_output(leaf, output, loss) for leaf, output, loss in pairs]
+        )
+        values = [variable.value for variable in self.variables]
+        with Recorder(self.variables, values):
+            return self.model.compute_loss(
+                x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
+            )
+
+    def metrics(self, loss):
+        """The logs that Keras would return for this batch, and the metric updates, not committed."""
+        x, y, sample_weight = self.batch
+        values = [variable.value for variable in self.variables]
+        with Recorder(self.variables, values) as recorder:
+            # Loss trackers of single outputs are updated inside compute_loss.
+            self.model.compute_loss(
+                x=x, y=y, y_pred=self.outputs, sample_weight=sample_weight, training=True
+            )
+            tracker = loss_tracker(self.model)
+            if tracker is not None:
+                tracker.update_state(loss, sample_weight=tf.shape(nest.live(x)[0])[0])
+            logs = self.model.compute_metrics(x, y, self.outputs, sample_weight=sample_weight)
+        return logs, recorder
+
+
+def regularizer_curvature(variables, values):
+    """The diagonal Hessian of the weights' L1 and L2 regularizers: list like the values."""
+    known = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+
+    def diagonal(variable, value):
+        if not isinstance(variable.regularizer, known):
+            return tf.zeros_like(value)
+        # (l2 v²)'' for every entry v; L1 has none.
+        return tf.fill(tf.shape(value), tf.cast(2 * _l2(variable.regularizer), value.dtype))
+
+    return [diagonal(*pair) for pair in zip(variables, values, strict=True)]
+
+
+def _l2(regularizer):
+    return getattr(regularizer, "l2", 0.0)
+
+
+def loss_tracker(model):
+    """The metric in which `fit` averages the loss, or None if the model keeps none."""
+    trackers = [m for m in model.metrics if m.name == "loss" and isinstance(m, keras.metrics.Mean)]
+    return trackers[0] if trackers else None
+
+
+def output_losses(model, outputs):
+    """The Keras loss of each leaf of the outputs; None where it is not known to be the only one."""
+    leaves = nest.flatten(outputs)
+    resolved = getattr(getattr(model, "_compile_loss", None), "_flat_losses", None)
+    if resolved is None or type(model).compute_loss is not keras.Model.compute_loss:
+        return [None] * len(leaves)
+    found = [[] for _ in leaves]
+    for entry in resolved:
+        leaf = _follow(outputs, entry.path)
+        for i, candidate in enumerate(leaves):
+            if candidate is leaf:
+                found[i].append(entry.loss)
+    return [losses[0] if len(losses) == 1 else None for losses in found]
+
+
+def _follow(outputs, path):
+    try:
+        for step in path:
+            outputs = outputs[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return outputs
+
+
+def loss_function(loss):
+    """The Keras function behind a loss object, or the callable itself."""
+    return getattr(loss, "fn", loss)
+
+
+#: Losses of probabilities, and the activation whose input is the place for curvature.
+_ACTIVATIONS = {
+    keras.losses.categorical_crossentropy: keras.activations.softmax,
+    keras.losses.sparse_categorical_crossentropy: keras.activations.softmax,
+    keras.losses.binary_crossentropy: keras.activations.sigmoid,
+}
+
+
+def loss_function(loss):
+    """The Keras function behind a loss object, or the callable itself."""
+    return getattr(loss, "fn", loss)
+
+
+def _activation(loss):
+    """The activation that a cross-entropy of probabilities looks back through, or None."""
+    return None if getattr(loss, "from_logits", False) else _ACTIVATIONS.get(loss_function(loss))
+
+
+def curvature_leaf(output, loss):
+    """The logits of an output whose loss looks back to them, else the output."""
+    if _activation(loss) is None:
+        return output
+    return getattr(output, "_keras_logits", output)
+
+
+def is_logits(leaf, output, loss):
+    """Whether a curvature leaf holds the logits of a cross-entropy."""
+    return getattr(loss, "from_logits", False) or leaf is not output
+
+
+def model_output(leaf, output, loss):
+    """Inverse of `curvature_leaf`: what the model would have returned for this leaf."""
+    if hasattr(output, "_keras_logits") and _activation(loss) is not None:
+        return _activation(loss)(leaf)
+    return leaf

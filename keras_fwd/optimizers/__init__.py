@@ -1,0 +1,6 @@
+"""Optimizers that use curvature and plug into stock `compile` and `fit`."""
+
+from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
+from keras_fwd.optimizers.gauss_newton import GaussNewton
+
+__all__ = ["CurvatureOptimizer", "GaussNewton"]

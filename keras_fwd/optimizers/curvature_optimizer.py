@@ -1,0 +1,271 @@
+"""`CurvatureOptimizer`: the training step that second-order optimizers share.
+
+A direction from the curvature on the batch, a trial step on the same batch with the same dropout
+mask, accepted or rejected by the reduction ratio; the damping follows. The model is only changed
+once the step is accepted: until then it is called as a function of its weights.
+"""
+
+import functools
+import weakref
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import double_gradient, nest
+from keras_fwd.errors import ConfigurationError, NumericalError
+from keras_fwd.linear_map import LinearMap
+from keras_fwd.model import Recorder, TrainingPass, loss_tracker
+from keras_fwd.optimizers import damping as control
+from keras_fwd.optimizers import hook
+from keras_fwd.optimizers.watch import Watch
+
+
+class CurvatureOptimizer(keras.optimizers.Optimizer):
+    """Base class of optimizers that use curvature and plug into stock `fit`.
+
+    A subclass gives `linear_system(model_pass, expansion)`: the object whose `solve(damping)`
+    returns the direction for one batch.
+
+    Args:
+        learning_rate: Factor on the direction; a float, a schedule or a callable.
+        damping: Initial damping `λ`; adapted after every step.
+        max_trials: How often a rejected step is tried again on its batch, with more damping.
+        name: Name of the optimizer.
+    """
+
+    #: Batches in a row without a finite loss after which training stops.
+    patience = 20
+
+    def __init__(self, learning_rate, damping, max_trials, name):
+        super().__init__(learning_rate=learning_rate, name=name)
+        self.initial_damping = _not_negative("damping", damping, type(self).__name__)
+        if not isinstance(max_trials, int) or max_trials < 1:
+            raise ConfigurationError(
+                f"{type(self).__name__}: `max_trials` must be an integer of at least 1. "
+                f"Received: max_trials={max_trials!r}."
+            )
+        self.max_trials = max_trials
+        scalar = functools.partial(self.add_variable, shape=(), dtype="float32")
+        constant = keras.initializers.Constant
+        self.damping = scalar(name="damping", initializer=constant(float(damping)))
+        self._growth = scalar(name="damping_growth", initializer=constant(2.0))
+        self._watch = Watch(self)
+        self._passes = weakref.WeakKeyDictionary()
+        hook.install(CurvatureOptimizer)
+
+    @property
+    def nonfinite_steps(self):
+        """How many batches had a loss that was not finite, as a Python integer."""
+        return int(self._watch.total.value)
+
+    def linear_system(self, model_pass, expansion):
+        """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
+        raise NotImplementedError
+
+    def apply(self, grads, trainable_variables=None):
+        """Refused: a gradient alone is not enough for a curvature optimizer.
+
+        Raises:
+            ConfigurationError: always; says which call to make instead.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} needs the batch and the model, not gradients: in a `train_step` "
+            "of your own, replace the tape and `optimizer.apply_gradients(…)` by\n\n"
+            "    return self.optimizer.train_step(self, data)\n\n"
+            "or call `super().train_step(data)`. Received: a call of `apply_gradients`."
+        )
+
+    def apply_gradients(self, grads_and_vars, **kwargs):
+        """Refused, as `apply`."""
+        del kwargs
+        self.apply(grads_and_vars)
+
+    @tf.autograph.experimental.do_not_convert
+    def train_step(self, model, data):
+        """One training step on a batch, for `fit` or for a `train_step` of one's own.
+
+        Args:
+            model: The compiled `keras.Model`.
+            data: The batch as `fit` gives it: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+            Dict of scalars for the logs: the model's metrics, `damping`, `reduction_ratio` (−inf
+            when no trial gave a finite loss) and `solver_iterations`.
+        """
+        batch = tf.nest.map_structure(
+            lambda leaf: leaf if leaf is None else tf.convert_to_tensor(leaf),
+            keras.utils.unpack_x_y_sample_weight(data),
+        )
+        if not model.built:
+            with Recorder([], []):  # makes the weights, and changes nothing else
+                model(batch[0], training=False)
+        _check_trainable(self, model)
+        if not self.built:
+            self.build(model.trainable_variables)
+        model_pass = self._pass_of(model)
+        model_pass.batch = batch
+        expansion = Expansion(model_pass)
+        outputs, recorder = model_pass.outputs, model_pass.recorder
+        system = self.linear_system(model_pass, expansion)
+        search = self._search(model_pass, expansion, system)
+        model_pass.outputs = outputs
+        for variable, value in zip(model_pass.variables, search["values"], strict=True):
+            variable.assign(value)
+        recorder.commit(search["accepted"])
+        self.damping.assign(search["damping"])
+        self._growth.assign(search["growth"])
+        self._watch.update(model_pass, expansion)
+        self.iterations.assign_add(1)
+        return self._logs(model_pass, expansion, search)
+
+    def _pass_of(self, model):
+        """One object for a model, so that a function that was checked once is known again."""
+        known = self._passes.get(model)
+        variables = list(model.trainable_variables)
+        if known is None or [*map(id, known.variables)] != [*map(id, variables)]:
+            known = self._passes[model] = TrainingPass(model)
+        return known
+
+    def _search(self, model_pass, expansion, system):
+        """Try directions with rising damping until one is accepted; all of it a loop of tensors."""
+        rate = tf.cast(self.learning_rate, tf.float32)
+
+        def trial(state):
+            solution = system.solve(state["damping"])
+            step = nest.scale(-rate, solution.value)
+            values = nest.add(expansion.values, step)
+            after = model_pass(values)["loss"]
+            ratio = control.reduction_ratio(
+                expansion.loss, after, -expansion.predicted_change(step)
+            )
+            accepted = (ratio > control.ACCEPT) & nest.all_finite(values)
+            damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
+            keep = functools.partial(tf.where, accepted)
+            return {
+                "trials": state["trials"] + 1,
+                "accepted": accepted,
+                "values": nest.map_live(keep, values, expansion.values),
+                "damping": damping,
+                "growth": growth,
+                "ratio": tf.cast(ratio, tf.float32),
+                "iterations": state["iterations"] + solution.iterations,
+            }
+
+        damping, growth = tf.identity(self.damping.value), tf.identity(self._growth.value)
+        raised, grown = control.adapt(damping, growth, -1.0, tf.constant(False))
+        start = {
+            "trials": tf.constant(0),
+            "accepted": tf.constant(False),
+            "values": expansion.values,
+            # A batch without a finite loss is not tried at all: only the damping rises.
+            "damping": tf.where(expansion.finite, damping, raised),
+            "growth": tf.where(expansion.finite, growth, grown),
+            "ratio": tf.constant(-float("inf")),
+            "iterations": tf.constant(0),
+        }
+
+        def go_on(state):
+            return expansion.finite & ~state["accepted"] & (state["trials"] < self.max_trials)
+
+        (final,) = tf.while_loop(go_on, lambda state: (trial(state),), (start,))
+        return final
+
+    def _logs(self, model_pass, expansion, search):
+        """The logs of this batch; its metrics are kept only if the step was."""
+        measured, recorder = model_pass.metrics(expansion.loss)
+        before = model_pass.model.get_metrics_result()
+        tracker = loss_tracker(model_pass.model)
+        if tracker is not None:  # nothing averaged yet: the batch's own loss is what there is
+            empty = tf.equal(tracker.count.value, 0)
+            loss = tf.cast(expansion.loss, before["loss"].dtype)
+            before["loss"] = tf.where(empty, loss, before["loss"])
+        recorder.commit(search["accepted"])
+        keep = functools.partial(tf.where, expansion.finite)
+        return {
+            **tf.nest.map_structure(keep, measured, before),
+            "damping": search["damping"],
+            "reduction_ratio": search["ratio"],
+            "solver_iterations": tf.cast(search["iterations"], tf.float32),
+        }
+
+    def watched(self, train_function):
+        """The compiled step of `fit`, which stops when too many batches in a row failed.
+
+        An error cannot be raised from inside a compiled step; here, between two of them, it can.
+        """
+
+        @functools.wraps(train_function)
+        def function(iterator):
+            logs = train_function(iterator)
+            self._watch.check(self.patience, type(self).__name__, NumericalError)
+            failed = self.nonfinite_steps
+            return {**logs, "nonfinite_steps": failed} if failed else logs
+
+        function.keras_fwd_watched = True
+        return function
+
+    def get_config(self):
+        """The constructor's arguments."""
+        config = super().get_config()
+        return {
+            "name": config["name"],
+            "learning_rate": config["learning_rate"],
+            "damping": self.initial_damping,
+            "max_trials": self.max_trials,
+        }
+
+
+class Expansion:
+    """The loss of a batch to second order in the weights, at their present values.
+
+    Attributes:
+        values: The weights, a list of tensors.
+        loss: Scalar.
+        gradient: List like the values.
+        leaves: The curvature leaves: outputs, or logits.
+        jacobian: `LinearMap` from the weights to the leaves.
+        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
+        finite: Boolean scalar: loss and gradient are.
+    """
+
+    def __init__(self, model_pass):
+        self.values = [tf.identity(variable.value) for variable in model_pass.variables]
+        result, J = double_gradient.linearize(model_pass, self.values)
+        self.loss, self.leaves = result["loss"], result["outputs"]
+        nothing = [None] * len(self.leaves)
+        self.gradient = J._transpose_mv({"loss": tf.ones_like(self.loss), "outputs": nothing})
+        self.jacobian = LinearMap(
+            lambda tangents: J._mv(tangents)["outputs"],
+            lambda cotangents: J._transpose_mv({"loss": None, "outputs": cotangents}),
+            J.in_spec,
+            J.out_spec["outputs"],
+        )
+        self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
+        self.curvature = None
+
+    def predicted_change(self, step):
+        """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
+        linear = nest.dot(self.gradient, step)
+        return linear + nest.dot(step, self.curvature._mv(step)) / 2
+
+
+def _check_trainable(optimizer, model):
+    if not model.trainable_variables:
+        raise ConfigurationError(
+            f"{type(optimizer).__name__}: the model must have trainable weights; set "
+            f"`layer.trainable = True` before `compile`. Received: model={model.name!r}, all frozen."
+        )
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ConfigurationError(
+            f"{type(optimizer).__name__}: training on several devices is not supported yet. "
+            f"Received: {tf.distribute.get_strategy().num_replicas_in_sync} replicas."
+        )
+
+
+def _not_negative(argument, value, owner):
+    if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ConfigurationError(
+            f"{owner}: `{argument}` must be a finite number of at least 0. "
+            f"Received: {argument}={value!r}."
+        )
+    return float(value)

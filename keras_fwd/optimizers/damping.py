@@ -1,0 +1,50 @@
+"""How the damping follows the quality of the steps, and what of it must survive a step."""
+
+import tensorflow as tf
+
+#: A step is kept when the loss falls by more than this share of what was predicted.
+ACCEPT = 1e-4
+SMALLEST = 1e-16
+LARGEST = 1e16
+
+
+def reduction_ratio(before, after, predicted):
+    """Actual over predicted decrease of the loss; −inf where either is not finite.
+
+    When both are lost in the rounding of the loss itself, the quotient says nothing: the step then
+    counts as predicted well if the loss did not rise.
+    """
+    actual, predicted = before - after, tf.cast(predicted, before.dtype)
+    noise = 8 * _epsilon(before.dtype) * tf.abs(before)
+    lost = tf.logical_and(predicted <= noise, tf.abs(actual) <= noise)
+    ratio = tf.where(lost, tf.where(actual >= 0, 1.0, -1.0), actual / predicted)
+    usable = tf.math.is_finite(after) & tf.math.is_finite(predicted) & (predicted > 0)
+    return tf.where(usable & tf.math.is_finite(ratio), ratio, -float("inf"))
+
+
+def adapt(damping, growth, ratio, accepted):
+    """Nielsen's rule: the next damping, and the factor by which the next rejection raises it.
+
+    A good step (ratio near 1) divides the damping by up to 3, a poor one keeps or doubles it; a
+    rejected one multiplies it by 2, 4, 8, … until a step is accepted. Zero stays zero as long as
+    steps are accepted.
+
+    References:
+        Nielsen, Damping parameter in Marquardt's method, IMM-REP-1999-05, Technical University of
+        Denmark (1999).
+    """
+    bounded = tf.clip_by_value(tf.cast(ratio, damping.dtype), 0.0, 2.0)
+    factor = tf.maximum(1.0 / 3.0, 1.0 - (2.0 * bounded - 1.0) ** 3)
+    # Marquardt's floor for the first rejection of an undamped step.
+    raised = tf.maximum(damping, 1e-8) * growth
+    next_damping = tf.where(accepted, damping * factor, raised)
+    floor = tf.where(damping > 0, SMALLEST, 0.0)
+    next_damping = tf.where(accepted, tf.maximum(next_damping, floor), next_damping)
+    return (
+        tf.minimum(next_damping, LARGEST),
+        tf.where(accepted, 2.0, tf.minimum(2.0 * growth, 1e8)),
+    )
+
+
+def _epsilon(dtype):
+    return {tf.float64: 2.0**-52, tf.float32: 2.0**-23}.get(dtype, 2.0**-10)

@@ -1,0 +1,220 @@
+"""`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import curvature, model, nest, solvers
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.linear_map import diagonal
+from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer, _not_negative
+
+#: Up to this many weights a dense factorization is cheap beside the model's own work.
+DENSE_WEIGHTS = 1000
+#: The same for the residuals (batch size times outputs) of the dual system.
+DUAL_RESIDUALS = 512
+#: Columns of the Jacobian computed at once.
+CHUNK = 128
+
+_SOLVERS = ("auto", "dense", "dual", "cg")
+
+
+@keras.saving.register_keras_serializable(package="keras_fwd")
+class GaussNewton(CurvatureOptimizer):
+    """Damped Gauss-Newton with Levenberg-Marquardt control, in stock `compile` and `fit`.
+
+    The direction solves `(Jᵀ H J + λ I) d = g`, with `J` the Jacobian of the outputs (of the
+    logits, for cross-entropies) in the weights, `H` the loss's Hessian in them and `g` the gradient
+    of the total loss. The step `−learning_rate · d` is tried on the same batch with the same
+    dropout mask and kept if the loss falls by enough of what was predicted; else it is tried again
+    with more damping `λ`. A step that is rejected for good leaves weights, batch-norm statistics,
+    seeds and metrics as they were.
+
+    The total loss counts `model.losses`, weight regularizers, sample and class weights. L1 and L2
+    regularizers are in the curvature too; other terms of `model.losses` are in the loss and its
+    gradient only.
+
+    The logs get `damping`, `reduction_ratio`, `solver_iterations`, and `nonfinite_steps` from the
+    first batch on whose loss was NaN or infinite. After 20 such batches in a row training stops
+    with `keras_fwd.NumericalError`, which names the first bad value.
+
+    Large batches serve it best: on a batch with fewer residuals than weights it can fit the batch
+    alone.
+
+    Args:
+        learning_rate: Factor on the direction: a float, a schedule or a callable. Default 1.0.
+        damping: Initial `λ`, not negative. Default 1e-3. With 0 the steps stay undamped as long as
+            they are accepted.
+        solver: `"dense"` (QR of the stacked Jacobian of the residuals, for up to about a thousand
+            weights), `"dual"` (few residuals, any number of weights), `"cg"` (matrix-free), or
+            `"auto"` (default): the first of these that fits.
+        max_solver_iterations: Bound on the iterations of `"cg"`. Default 50.
+        solver_tolerance: Relative residual at which `"cg"` stops. Default 1e-3.
+        max_trials: Trials on a batch before its step is rejected for good. Default 8.
+        name: Name of the optimizer.
+
+    Raises:
+        ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
+            model without trainable weights, or with loss scaling.
+        LeakError: TensorFlow would get the derivative of a layer wrong.
+        NumericalError: 20 batches in a row without a finite loss.
+
+    Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`: as many JVPs as
+        weights, vectorized; `"cg"`: about one gradient an iteration.
+
+    References:
+        Marquardt, J. SIAM 11 (1963); Nielsen, IMM-REP-1999-05 (1999); Martens, Deep learning via
+        Hessian-free optimization, ICML (2010); Schraudolph, Neural Computation 14 (2002).
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> net = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    >>> net.compile(optimizer=GaussNewton(damping=0.0), loss="mse")
+    >>> x = np.array([[0.0], [1.0], [2.0]], "float32")
+    >>> history = net.fit(x, 3 * x + 1, epochs=2, verbose=0)
+    >>> net.get_weights()[0].round(4), net.get_weights()[1].round(4)
+    (array([[3.]], dtype=float32), array([1.], dtype=float32))
+    """
+
+    def __init__(
+        self,
+        learning_rate=1.0,
+        damping=1e-3,
+        solver="auto",
+        max_solver_iterations=50,
+        solver_tolerance=1e-3,
+        max_trials=8,
+        name="gauss_newton",
+    ):
+        super().__init__(learning_rate, damping, max_trials, name)
+        if solver not in _SOLVERS:
+            raise ConfigurationError(
+                f"GaussNewton: `solver` must be one of {', '.join(map(repr, _SOLVERS))}. "
+                f"Received: solver={solver!r}."
+            )
+        if not isinstance(max_solver_iterations, int) or max_solver_iterations < 1:
+            raise ConfigurationError(
+                "GaussNewton: `max_solver_iterations` must be an integer of at least 1. "
+                f"Received: max_solver_iterations={max_solver_iterations!r}."
+            )
+        self.solver = solver
+        self.max_solver_iterations = max_solver_iterations
+        self.solver_tolerance = _not_negative("solver_tolerance", solver_tolerance, "GaussNewton")
+
+    def linear_system(self, model_pass, expansion):
+        """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
+        H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+        kinds = _kinds(model_pass, expansion.leaves)
+        ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
+        J = expansion.jacobian
+        expansion.curvature = J.T @ H @ J + diagonal(ridge)
+        solver = self._choose(J, kinds)
+        if solver == "cg":
+            return solvers.ConjugateGradient(
+                expansion.curvature,
+                expansion.gradient,
+                self.solver_tolerance,
+                self.max_solver_iterations,
+            )
+        columns = _healthy(expansion, J.to_dense(CHUNK))
+        gradient = _healthy(expansion, nest.ravel(expansion.gradient))
+        ridge = _healthy(expansion, nest.ravel(ridge))
+        if "general" in kinds:
+            curved = _healthy(expansion, _product(H, expansion.leaves, columns))
+            matrix = tf.linalg.matmul(columns, curved, transpose_a=True) + tf.linalg.diag(ridge)
+            system = solvers.NormalEquations(matrix, gradient)
+        else:
+            rows = _healthy(expansion, _rooted(H, kinds, expansion.leaves, columns))
+            residual = _healthy(expansion, _residual(H, kinds, expansion, model_pass))
+            rest = gradient - tf.linalg.matvec(rows, residual, transpose_a=True)
+            method = solvers.DenseLeastSquares if solver == "dense" else solvers.DualLeastSquares
+            system = method(rows, residual, ridge, rest)
+        return solvers.on_nests(system, J.in_spec)
+
+    def _choose(self, J, kinds):
+        residuals, weights = J.shape
+        if self.solver == "dual" and "general" in kinds:
+            raise ConfigurationError(
+                'GaussNewton: solver="dual" needs mse or a cross-entropy (with its softmax or '
+                'sigmoid as the last activation, or from_logits=True). Use solver="cg" or "dense". '
+                "Received: another loss."
+            )
+        if self.solver != "auto":
+            return self.solver
+        if weights <= DENSE_WEIGHTS:
+            return "dense"
+        few = residuals is not None and residuals <= DUAL_RESIDUALS
+        return "dual" if few and "general" not in kinds else "cg"
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "solver": self.solver,
+            "max_solver_iterations": self.max_solver_iterations,
+            "solver_tolerance": self.solver_tolerance,
+        }
+
+
+def _kinds(model_pass, leaves):
+    triples = zip(leaves, nest.flatten(model_pass.outputs), model_pass.losses, strict=True)
+    return [
+        curvature.loss_kind(loss, model.is_logits(leaf, output, loss))
+        for leaf, output, loss in triples
+    ]
+
+
+def _healthy(expansion, tensor):
+    """Zeros instead of a batch that is not finite: some kernels raise on NaN."""
+    return tf.where(expansion.finite, tensor, tf.zeros_like(tensor))
+
+
+def _split(leaves, columns):
+    """`[m, n]` cut into one block `[…leaf, n]` for each leaf."""
+    blocks = tf.split(columns, [tf.size(leaf) for leaf in leaves])
+    pairs = zip(blocks, leaves, strict=True)
+    return [tf.reshape(b, tf.concat([tf.shape(leaf), [-1]], 0)) for b, leaf in pairs]
+
+
+def _rooted(H, kinds, leaves, columns):
+    """`S J` with `SᵀS = H`, `[m, n]`."""
+    blocks = [
+        curvature.hessian_root(kind, leaf, _on_leaf(H, leaves, i), block)
+        for i, (kind, leaf, block) in enumerate(
+            zip(kinds, leaves, _split(leaves, columns), strict=True)
+        )
+    ]
+    return tf.concat([tf.reshape(block, [-1, tf.shape(columns)[1]]) for block in blocks], 0)
+
+
+def _on_leaf(H, leaves, i):
+    def product(vector):
+        zeros = [tf.zeros_like(leaf) for leaf in leaves]
+        return H._mv([*zeros[:i], vector, *zeros[i + 1 :]])[i]
+
+    return product
+
+
+def _product(H, leaves, columns):
+    """`H J`, `[m, n]`, column by column, vectorized."""
+
+    def column(c):
+        return nest.ravel(H._mv(nest.unravel(c, leaves)), columns.dtype)
+
+    return tf.transpose(tf.vectorized_map(column, tf.transpose(columns), warn=False))
+
+
+def _residual(H, kinds, expansion, model_pass):
+    """`b` with `Sᵀ b` the loss's gradient in the leaves where the loss is a sum of squares.
+
+    Elsewhere zero: the gradient is then all in the rest, which the solvers take apart from `b`.
+    """
+    gradient = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
+    parts = []
+    for i, (kind, leaf) in enumerate(zip(kinds, expansion.leaves, strict=True)):
+        if kind == "squares":
+            curved = _on_leaf(H, expansion.leaves, i)(tf.ones_like(leaf))
+            parts.append(tf.math.divide_no_nan(gradient[i], tf.sqrt(tf.maximum(curved, 0.0))))
+        else:
+            parts.append(tf.zeros_like(leaf))
+    return nest.ravel(parts, nest.accumulator_dtype(expansion.gradient))

@@ -1,0 +1,82 @@
+"""Counting batches whose loss is not finite, and naming the value that was the first to fail."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import nest
+
+
+class Watch:
+    """State of the count, as optimizer variables, so that it is saved and works in a graph."""
+
+    def __init__(self, optimizer):
+        def counter(name, value=0):
+            return optimizer.add_variable(
+                shape=(), dtype="int64", name=name, initializer=keras.initializers.Constant(value)
+            )
+
+        self._optimizer = optimizer
+        self.total = counter("nonfinite_steps")
+        self._in_row = counter("nonfinite_steps_in_row")
+        self._where = counter("first_nonfinite_tensor")
+        self._step = counter("first_nonfinite_step")
+        self._is_nan = counter("first_nonfinite_is_nan")
+        self._names = []
+
+    def update(self, model_pass, expansion):
+        """Count this batch, inside the step."""
+        bad = ~expansion.finite
+        watched = list(_candidates(model_pass, expansion))
+        self._names = [name for name, _ in watched]
+        # A full row is kept until it has been seen from outside the compiled step.
+        full = self._in_row.value >= self._optimizer.patience
+        count = tf.where(bad, self._in_row.value + 1, tf.where(full, self._in_row.value, 0))
+        first = bad & tf.equal(self._in_row.value, 0)
+
+        def locate():
+            flags = tf.stack([~tf.reduce_all(tf.math.is_finite(t)) for _, t in watched])
+            nans = tf.stack([tf.reduce_any(tf.math.is_nan(t)) for _, t in watched])
+            where = tf.argmax(flags)
+            return where, tf.cast(nans[where], tf.int64)
+
+        where, is_nan = tf.cond(first, locate, lambda: (self._where.value, self._is_nan.value))
+        self._where.assign(where)
+        self._is_nan.assign(is_nan)
+        self._step.assign(tf.where(first, self._optimizer.iterations.value, self._step.value))
+        self._in_row.assign(count)
+        self.total.assign_add(tf.cast(bad, tf.int64))
+
+    def check(self, patience, owner, error):
+        """Raise `error`, outside the step, when the row is full; the row then starts anew."""
+        if int(self._in_row.value) < patience:
+            return
+        self._in_row.assign(0)
+        index = int(self._where.value)
+        name = self._names[index] if index < len(self._names) else "the loss"
+        value = "NaN" if int(self._is_nan.value) else "infinity"
+        raise error(
+            f"{owner}: the loss or its gradient was not finite on {patience} batches in a row, so "
+            f"training was stopped. First bad value: {value} in {name}, at step "
+            f"{int(self._step.value)}. The weights are those from before it. Clean the data, scale "
+            "it, or start from smaller weights."
+        )
+
+
+def _candidates(model_pass, expansion):
+    """Named tensors in the order in which a bad value would spread."""
+    x, y, sample_weight = model_pass.batch
+    for label, part in (("inputs", x), ("targets", y), ("sample weights", sample_weight)):
+        if part is not None:
+            yield from _floating(label, part)
+    for variable, value in zip(model_pass.variables, expansion.values, strict=True):
+        yield f"weight {variable.path!r}", value
+    yield from _floating("outputs", model_pass.outputs)
+    yield "the loss", expansion.loss
+    for variable, value in zip(model_pass.variables, expansion.gradient, strict=True):
+        yield f"the gradient of weight {variable.path!r}", value
+
+
+def _floating(label, part):
+    for path, leaf in zip(nest.paths(part), nest.flatten(part), strict=True):
+        if leaf is not None and nest.is_differentiable(leaf.dtype):
+            yield f"{label}{path}", leaf

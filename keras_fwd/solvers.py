@@ -1,0 +1,246 @@
+"""Solvers of damped least-squares systems `(C + λ I) x = g`, each behind one call: `solve(λ)`.
+
+`C` is the curvature, `AᵀA + diag(h)` or any symmetric matrix. What does not depend on `λ` is done
+once, when the system is made, so that several dampings can be tried.
+
+Nothing here raises inside a graph: how a solve ended is its `Status`.
+"""
+
+import enum
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.linear_map import identity
+
+
+class Status(enum.IntEnum):
+    """How a solve ended; `Status(code).message` says it in words."""
+
+    CONVERGED = 0
+    MAX_ITERATIONS = 1
+    NEGATIVE_CURVATURE = 2
+    NOT_FINITE = 3
+
+    @property
+    def message(self):
+        """What happened, the usual cause, and the way out."""
+        return {
+            Status.CONVERGED: "the residual reached the tolerance",
+            Status.MAX_ITERATIONS: "the iterations ran out before the residual reached the "
+            "tolerance; raise `max_iterations` or the damping",
+            Status.NEGATIVE_CURVATURE: "a direction of negative curvature ended the solve early; "
+            "the loss is not convex in the outputs, and more damping helps",
+            Status.NOT_FINITE: "NaN or infinity appeared; the inputs or weights are too large",
+        }[self]
+
+
+class Solution(NamedTuple):
+    """The result of a solve, all tensors.
+
+    Attributes:
+        value: The solution `x`, a nest like `g`.
+        status: int32 scalar, a `Status`.
+        iterations: int32 scalar; 1 for a direct solver.
+        residual_norm: Norm of `g − (C + λ I) x`, relative to that of `g`; NaN if not measured.
+    """
+
+    value: Any
+    status: tf.Tensor
+    iterations: tf.Tensor
+    residual_norm: tf.Tensor
+
+
+def cg(A, b, tolerance=1e-3, max_iterations=100):
+    """Conjugate gradients for a symmetric positive definite `A x = b`, started at zero.
+
+    Stops when `‖b − A x‖ ≤ tolerance · ‖b‖`. Where a direction `p` with `⟨p, A p⟩ ≤ 0` is met, the
+    iterate so far is returned (`b` itself in the first iteration: then it is a descent direction).
+
+    Args:
+        A: Symmetric `LinearMap`.
+        b: Vector of its space.
+        tolerance: Relative residual to stop at.
+        max_iterations: Bound on the products with `A`.
+
+    Returns:
+        `Solution`.
+
+    Cost: One product with `A` an iteration, four vectors of memory.
+
+    References:
+        Hestenes and Stiefel, J. Res. Nat. Bur. Standards 49 (1952); Nocedal and Wright, Numerical
+        Optimization (2006), algorithms 5.2 and 7.2.
+
+    Example:
+
+    >>> solution = cg(diagonal(tf.constant([1.0, 4.0])), tf.constant([2.0, 4.0]))
+    >>> solution.value.numpy().round(5), Status(int(solution.status)).name
+    (array([2., 1.], dtype=float32), 'CONVERGED')
+    """
+    start = nest.dot(b, b)
+    target = tf.cast(tolerance, start.dtype) ** 2 * start
+    running = tf.constant(-1)
+
+    def body(i, x, r, p, rr, _):
+        Ap = A._mv(p)
+        curvature = nest.dot(p, Ap)
+        good = tf.logical_and(tf.math.is_finite(curvature), curvature > 0)
+        alpha = tf.where(good, rr / curvature, tf.zeros_like(rr))
+        x = nest.add_scaled(x, alpha, p)
+        r = nest.add_scaled(r, -alpha, Ap)
+        new_rr = tf.where(good, nest.dot(r, r), rr)
+        # The first direction is b: without curvature to scale it, it is returned as it is.
+        x = nest.add_scaled(x, tf.where(tf.logical_or(good, i > 0), 0.0, 1.0), p)
+        p = nest.add_scaled(r, new_rr / rr, p)
+        bad = tf.where(
+            tf.math.is_finite(curvature), int(Status.NEGATIVE_CURVATURE), int(Status.NOT_FINITE)
+        )
+        done = tf.where(new_rr <= target, int(Status.CONVERGED), running)
+        return i + 1, x, r, p, new_rr, tf.where(good, done, bad)
+
+    status = tf.where(
+        tf.math.is_finite(start),
+        tf.where(start > 0, running, int(Status.CONVERGED)),
+        int(Status.NOT_FINITE),
+    )
+    zeros = nest.map_live(tf.zeros_like, b)
+    i, x, _, _, rr, status = tf.while_loop(
+        lambda i, x, r, p, rr, status: tf.logical_and(status < 0, i < max_iterations),
+        body,
+        (tf.constant(0), zeros, b, b, start, status),
+        parallel_iterations=1,
+    )
+    status = tf.where(status < 0, int(Status.MAX_ITERATIONS), status)
+    return Solution(x, status, i, tf.sqrt(tf.math.divide_no_nan(rr, start)))
+
+
+class ConjugateGradient:
+    """Matrix-free: `C` is only known by its products."""
+
+    def __init__(self, curvature, gradient, tolerance, max_iterations):
+        self._curvature = curvature
+        self._gradient = gradient
+        self._tolerance = tolerance
+        self._max_iterations = max_iterations
+
+    def solve(self, damping):
+        """`Solution` of `(C + damping · I) x = g`, by `cg`."""
+        damped = self._curvature + damping * identity(self._curvature.in_spec)
+        return cg(damped, self._gradient, self._tolerance, self._max_iterations)
+
+
+class DenseLeastSquares:
+    """Few weights: QR of the stacked `[A; √(diag(h) + λ)]`, whose condition is not squared.
+
+    Args:
+        rows: `A`, `[m, n]`.
+        residual: `b`, `[m]`.
+        curvature_diagonal: `h`, `[n]`, not negative.
+        gradient_rest: `r`, `[n]`: what of the gradient `g = Aᵀ b + r` is not in the residual.
+
+    References:
+        Björck, Numerical Methods for Least Squares Problems (1996), sections 2.7 and 6.6.
+    """
+
+    def __init__(self, rows, residual, curvature_diagonal, gradient_rest):
+        Q, self._R = tf.linalg.qr(rows)
+        self._residual = tf.linalg.matvec(Q, residual, transpose_a=True)
+        self._diagonal = curvature_diagonal
+        self._rest = gradient_rest
+
+    def solve(self, damping):
+        """`Solution` of `(AᵀA + diag(h) + damping · I) x = Aᵀ b + r`."""
+        extra = tf.sqrt(self._diagonal + tf.cast(damping, self._R.dtype))
+        Q, R = tf.linalg.qr(tf.concat([self._R, tf.linalg.diag(extra)], axis=0))
+        right = tf.linalg.matvec(Q[: tf.shape(self._R)[0]], self._residual, transpose_a=True)
+        R, missing = _full_rank(R)
+        half = tf.linalg.triangular_solve(R, self._rest[:, None], lower=False, adjoint=True)
+        right = tf.where(missing, 0.0, right + half[:, 0])
+        value = tf.linalg.triangular_solve(R, right[:, None], lower=False)[:, 0]
+        return _direct(value)
+
+
+class NormalEquations:
+    """Few weights, any symmetric curvature: eigenvalues of `C`, negative ones set to zero."""
+
+    def __init__(self, matrix, gradient):
+        values, self._vectors = tf.linalg.eigh((matrix + tf.transpose(matrix)) / 2)
+        self._values = tf.maximum(values, 0.0)
+        self._gradient = tf.linalg.matvec(self._vectors, gradient, transpose_a=True)
+
+    def solve(self, damping):
+        """`Solution` of `(C₊ + damping · I) x = g`; of least norm where that is singular."""
+        shifted = self._values + tf.cast(damping, self._values.dtype)
+        value = tf.linalg.matvec(self._vectors, _divide_safely(self._gradient, shifted))
+        return _direct(value)
+
+
+class DualLeastSquares:
+    """Few residuals: a system of their number instead of the weights' (Woodbury's identity).
+
+    `x = D'⁻¹ (r + Aᵀ y)` with `(I + A D'⁻¹ Aᵀ) y = b − A D'⁻¹ r` and `D' = diag(h) + λ I`.
+
+    Args: As `DenseLeastSquares`.
+    """
+
+    def __init__(self, rows, residual, curvature_diagonal, gradient_rest):
+        self._rows = rows
+        self._residual = residual
+        self._diagonal = curvature_diagonal
+        self._rest = gradient_rest
+
+    def solve(self, damping):
+        """`Solution` of `(AᵀA + diag(h) + damping · I) x = Aᵀ b + r`."""
+        A = self._rows
+        inverse = self._diagonal + tf.cast(damping, A.dtype)
+        # Without damping the limit is the solution of least norm; a hair of it stands for zero.
+        scale = tf.reduce_sum(A * A) / tf.cast(tf.size(self._rest), A.dtype)
+        inverse = 1 / tf.maximum(inverse, _epsilon(A.dtype) * scale + _tiny(A.dtype))
+        gram = tf.linalg.matmul(A * inverse, A, transpose_b=True)
+        values, vectors = tf.linalg.eigh((gram + tf.transpose(gram)) / 2)
+        right = self._residual - tf.linalg.matvec(A, inverse * self._rest)
+        right = tf.linalg.matvec(vectors, right, transpose_a=True)
+        y = tf.linalg.matvec(vectors, right / (1.0 + tf.maximum(values, 0.0)))
+        return _direct(inverse * (self._rest + tf.linalg.matvec(A, y, transpose_a=True)))
+
+
+def on_nests(system, spec):
+    """A system of vectors as one of nests: its solutions are unraveled to `spec`."""
+
+    class OnNests:
+        def solve(self, damping):
+            solution = system.solve(damping)
+            return solution._replace(value=nest.unravel(solution.value, spec))
+
+    return OnNests()
+
+
+def _direct(value):
+    finite = tf.reduce_all(tf.math.is_finite(value))
+    status = tf.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
+    return Solution(value, status, tf.constant(1), tf.constant(float("nan"), value.dtype))
+
+
+def _full_rank(R):
+    """R with ones for the diagonal entries that are zero to rounding, and where they are."""
+    entries = tf.linalg.diag_part(R)
+    size = tf.cast(tf.shape(R)[0], R.dtype)
+    floor = size * _epsilon(R.dtype) * tf.reduce_max(tf.abs(entries))
+    missing = tf.logical_or(tf.abs(entries) <= floor, tf.math.is_nan(entries))
+    return tf.linalg.set_diag(R, tf.where(missing, tf.ones_like(entries), entries)), missing
+
+
+def _divide_safely(x, y):
+    floor = tf.cast(tf.size(y), y.dtype) * _epsilon(y.dtype) * tf.reduce_max(tf.abs(y))
+    return tf.where(y > floor, x / tf.where(y > floor, y, 1.0), 0.0)
+
+
+def _epsilon(dtype):
+    return np.finfo(dtype.as_numpy_dtype).eps
+
+
+def _tiny(dtype):
+    return np.finfo(dtype.as_numpy_dtype).tiny
