@@ -168,7 +168,7 @@ class _Forward:
             for source in self.sources:
                 self.tape.watch(source)
             outputs = point.call(nest.pack(point.sources, sources))
-            self.outputs = _as_tensors(call, outputs)
+            self.outputs = functional.as_tensors(call, outputs)
         self.targets = [y for y in nest.flatten(self.outputs) if nest.is_differentiable(y.dtype)]
         if not self.targets:
             raise StructureError(
@@ -239,6 +239,11 @@ class _Pullback:
             pushed = self.tape.gradient(self.pulled, self.dummies, output_gradients=tangents)
         except LookupError as error:
             raise scan.missing(self.forward.call, error, self.dummies, self.pulled) from error
+        except (NotImplementedError, TypeError) as error:  # from the depths of TensorFlow's rules
+            raise LeakError(
+                f"{self.forward.call}: TensorFlow fails to differentiate the pullback of `fn` once "
+                f"more. Received: {error}"
+            ) from error
         if all(p is None for p in pushed):
             raise LeakError(
                 f"{self.forward.call}: the pullback of `fn` cannot be differentiated once more, "
@@ -256,17 +261,6 @@ class _Pullback:
             next(pushed) if nest.is_differentiable(y.dtype) else None for y in nest.flatten(outputs)
         ]
         return nest.pack(outputs, leaves)
-
-
-def _as_tensors(call, outputs):
-    leaves = nest.flatten(outputs)
-    if not leaves or any(leaf is None for leaf in leaves):
-        raise StructureError(
-            f"{call}: `fn` must return a tensor or a nest of tensors. Received: {outputs!r}."
-        )
-    where = [f"fn(primals){path}" for path in nest.paths(outputs)]
-    tensors = [nest.to_tensor(call, w, leaf) for w, leaf in zip(where, leaves, strict=True)]
-    return nest.pack(outputs, tensors)
 
 
 _traced = weakref.WeakKeyDictionary()  # fn -> signatures that were found clean
@@ -297,5 +291,9 @@ def _check_by_tracing(call, fn, point, wrt, push=True):
             zeros = [tf.zeros_like(source) for source in forward.sources]
             _Pullback(forward, persistent=False).push(zeros)
 
-    tf.function(traced, autograph=False).get_concrete_function(*([] if point.variables else specs))
+    specs = [] if point.variables else specs
+    try:
+        tf.function(traced, autograph=False).get_concrete_function(*specs)
+    except tf.errors.OperatorNotAllowedInGraphError:  # `if` or `for` over a tensor
+        tf.function(traced).get_concrete_function(*specs)
     known.add(signature)

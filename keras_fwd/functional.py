@@ -126,6 +126,22 @@ def _variables(call, fn, wrt):
     return variables
 
 
+def as_tensors(call, outputs):
+    """What `fn` returned, with tensors at the leaves.
+
+    Raises:
+        StructureError: nothing, or not tensors.
+    """
+    leaves = nest.flatten(outputs)
+    if not leaves or any(leaf is None for leaf in leaves):
+        raise StructureError(
+            f"{call}: `fn` must return a tensor or a nest of tensors. Received: {outputs!r}."
+        )
+    where = [f"fn(primals){path}" for path in nest.paths(outputs)]
+    tensors = [nest.to_tensor(call, w, leaf) for w, leaf in zip(where, leaves, strict=True)]
+    return nest.pack(outputs, tensors)
+
+
 def unwrap(variable):
     """The tf.Variable behind a keras.Variable, or the tensor that stands for it in a scope."""
     return variable if isinstance(variable, tf.Variable) else getattr(variable, "value", variable)

@@ -34,9 +34,12 @@ FLOORS = {
     "what users touch": [
         "optimizers.hook",
         "optimizers.damping",
+        "optimizers.watch",
         "optimizers.curvature_optimizer",
         "optimizers.gauss_newton",
+        "sensitivity.batches",
         "sensitivity.measures",
+        "sensitivity.norms",
         "sensitivity.report",
         "callbacks.jacobian_norm",
     ],

@@ -128,7 +128,7 @@ class JacobianNormCallback(keras.callbacks.Callback):
         self._batch = batch
         if self._due > 0:
             return
-        self._due += self.every * (1 - self._due // self.every)
+        self._due += self.every * (-self._due // self.every + 1)
         self._last = self._values()
         _write(logs, self._last)
 
