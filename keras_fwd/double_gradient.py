@@ -6,6 +6,7 @@ inner tape only and the first pullback by the outer tape only, which watches not
 gives the smallest graph.
 """
 
+import dataclasses
 import weakref
 
 import tensorflow as tf
@@ -175,11 +176,8 @@ class _Forward:
                 f"{call}: `fn` must return at least one floating-point tensor. "
                 f"Received: {nest.describe(self.outputs)}."
             )
-        self._check()
-
-    def _check(self):
         if not tf.executing_eagerly():
-            scan.check_forward(self.call, self.sources, self.targets)
+            scan.check_forward(call, self.sources, self.targets)
 
     def gradient(self, cotangents):
         """Jᵀ cotangents as a list, `None` where no output depends on a source.
@@ -283,17 +281,20 @@ def _check_by_tracing(call, fn, point, wrt, push=True):
     if signature in known:
         return
 
-    def traced(*leaves):
-        sources = point.sources if point.variables else nest.pack(point.sources, leaves)
-        here = functional.Point(sources, point.call, point.variables)
-        forward = _Forward(call, here, persistent=False)
-        if push:
-            zeros = [tf.zeros_like(source) for source in forward.sources]
-            _Pullback(forward, persistent=False).push(zeros)
+    def trace(function):
+        def traced(*leaves):
+            sources = point.sources if point.variables else nest.pack(point.sources, leaves)
+            here = dataclasses.replace(point, sources=sources, function=function)
+            forward = _Forward(call, here, persistent=False)
+            if push:
+                zeros = [tf.zeros_like(source) for source in forward.sources]
+                _Pullback(forward, persistent=False).push(zeros)
 
-    specs = [] if point.variables else specs
+        arguments = [] if point.variables else specs
+        tf.function(traced, autograph=False).get_concrete_function(*arguments)
+
     try:
-        tf.function(traced, autograph=False).get_concrete_function(*specs)
+        trace(point.function)
     except tf.errors.OperatorNotAllowedInGraphError:  # `if` or `for` over a tensor
-        tf.function(traced).get_concrete_function(*specs)
+        trace(tf.autograph.to_graph(point.function))
     known.add(signature)

@@ -21,14 +21,22 @@ class Point:
 
     Attributes:
         sources: Nest of tensors (inputs) or of `tf.Variable`s (weights).
-        call: Takes a nest like `sources` and returns the outputs; for variables the argument is
-            ignored, for the function reads them itself.
-        variables: Whether `sources` holds variables.
+        function: Of one argument.
+        primals: Its argument when `sources` holds variables, which it reads itself; else `None`.
     """
 
     sources: Any
-    call: Callable
-    variables: bool
+    function: Callable
+    primals: Any = None
+
+    @property
+    def variables(self):
+        """Whether `sources` holds variables."""
+        return self.primals is not None
+
+    def call(self, sources):
+        """The outputs at `sources`, or at the values that the variables have now."""
+        return self.function(self.primals if self.variables else sources)
 
 
 def public(call):
@@ -78,9 +86,8 @@ def resolve(call, fn, primals, wrt):
     primals = nest.pack(primals, tensors)
     if isinstance(wrt, str) and wrt == "inputs":
         _check_differentiable(call, tensors)
-        return Point(primals, function, variables=False)
-    variables = _variables(call, fn, wrt)
-    return Point(variables, lambda _: function(primals), variables=True)
+        return Point(primals, function)
+    return Point(_variables(call, fn, wrt), function, primals)
 
 
 def _check_differentiable(call, tensors):

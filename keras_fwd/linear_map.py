@@ -143,12 +143,11 @@ class LinearMap:
 
             return apply
 
-        return LinearOperator(
-            shape=self.shape,
-            dtype=dtype.as_numpy_dtype,
-            matvec=on_vectors(self._mv, self.in_spec),
-            rmatvec=on_vectors(self._transpose_mv, self.out_spec),
-        )
+        products = {  # by name: the type stubs of SciPy do not know them
+            "matvec": on_vectors(self._mv, self.in_spec),
+            "rmatvec": on_vectors(self._transpose_mv, self.out_spec),
+        }
+        return LinearOperator(shape=self.shape, dtype=dtype.as_numpy_dtype, **products)
 
     def __repr__(self):
         return f"LinearMap({nest.describe(self.in_spec)} -> {nest.describe(self.out_spec)})"
@@ -163,17 +162,43 @@ def map_basis(mv, spec, chunk_size=None, ravel=nest.ravel):
         return ravel(mv(nest.unravel(basis_vector, spec)))
 
     dtype = nest.accumulator_dtype(spec)
+    images, out_dtype = rowwise(image, tf.TensorSpec([count], dtype))
     if chunk == count:
-        return tf.vectorized_map(image, tf.eye(count, dtype=dtype), warn=False)
+        return images(tf.eye(count, dtype=dtype))
     starts = tf.range(0, count, chunk)
 
     def block(start):  # rows past the end are zero vectors, cut off below
-        basis = tf.one_hot(start + tf.range(chunk), count, dtype=dtype)
-        return tf.vectorized_map(image, basis, warn=False)
+        return images(tf.one_hot(start + tf.range(chunk), count, dtype=dtype))
 
-    blocks = tf.map_fn(block, starts, fn_output_signature=dtype)  # [chunks, chunk, …]
+    blocks = tf.map_fn(block, starts, fn_output_signature=out_dtype)  # [chunks, chunk, …]
     flat = tf.concat([[-1], tf.shape(blocks)[2:]], axis=0)
     return tf.reshape(blocks, flat)[:count]
+
+
+def rowwise(function, row):
+    """`function` for each row of a matrix, and the dtype of what it returns.
+
+    Rows are taken all at once, or one after the other if the function runs a loop: TensorFlow
+    cannot vectorize the derivative of a loop (of an RNN, or of `tf.map_fn`).
+
+    Args:
+        function: From one row to one tensor.
+        row: The `tf.TensorSpec` of a row.
+    """
+    traced = tf.function(function, autograph=False).get_concrete_function(row)
+    graph = traced.graph.as_graph_def()
+    ops = {node.op for body in (graph, *graph.library.function) for node in _nodes(body)}
+
+    def mapped(rows):
+        if ops & {"While", "StatelessWhile"}:
+            return tf.map_fn(function, rows, fn_output_signature=traced.output_dtypes)
+        return tf.vectorized_map(function, rows, warn=False)
+
+    return mapped, traced.output_dtypes
+
+
+def _nodes(body):
+    return body.node_def if hasattr(body, "node_def") else body.node
 
 
 def identity(spec):

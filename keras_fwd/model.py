@@ -1,11 +1,13 @@
 """A Keras model as a function of its weights, without touching the model, and its logits.
 
 Private interface used here: the list of resolved losses that `compile` builds
-(`model._compile_loss._flat_losses`) and the logits that Keras' own softmax and sigmoid leave on
-their result (`_keras_logits`). Without the first, every loss is treated as one of unknown form
-(exact Hessian products, no closed form); without the second, curvature is taken at the
-probabilities.
+(`model._compile_loss._flat_losses`), the logits that Keras' own softmax and sigmoid leave on their
+result (`_keras_logits`), and the mask on it (`_keras_mask`). Without the first, every loss is
+treated as one of unknown form (exact Hessian products, no closed form); without the second,
+curvature is taken at the probabilities; without the third, curvature counts masked steps.
 """
+
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -33,7 +35,7 @@ class Recorder(keras.StatelessScope):
     def commit(self, condition):
         """Assign what was recorded, where the boolean scalar `condition` holds."""
         for variable in self._updated.values():
-            new = tf.cast(self.get_current_value(variable), variable.dtype)
+            new = tf.convert_to_tensor(self.get_current_value(variable))
             variable.assign(tf.where(condition, new, variable.value))
 
 
@@ -48,21 +50,28 @@ class TrainingPass:
         outputs: The model's own outputs in the last call.
         recorder: The updates of the last call.
         losses: A Keras loss (or None) for each leaf of the outputs.
+        loss_is_of_outputs: Whether the weights enter the loss through the outputs only.
     """
 
     def __init__(self, model):
         self.model = model
         self.variables = list(model.trainable_variables)
-        self.batch = None
-        self.outputs = self.recorder = self.losses = None
+        self.batch: tuple = (None, None, None)
+        self.outputs: Any = None
+        self.recorder: Any = None
+        self.losses: list = []
+        self.loss_is_of_outputs = False
 
     def __call__(self, values):
+        """The losses at these values of the trainable variables, a list of tensors."""
         x, y, sample_weight = self.batch
         with Recorder(self.variables, values) as recorder:
             outputs = self.model(x, training=True)
             loss = self.model.compute_loss(
                 x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
             )
+            stock = type(self.model).compute_loss is keras.Model.compute_loss
+            self.loss_is_of_outputs = stock and not self.model.losses
         self.outputs, self.recorder = outputs, recorder
         self.losses = output_losses(self.model, outputs)
         leaves = [
@@ -85,7 +94,7 @@ class TrainingPass:
             )
 
     def metrics(self, loss):
-        """The logs that Keras would return for this batch, and the metric updates, not committed."""
+        """The logs that Keras would return for this batch, and the updates of its metrics."""
         x, y, sample_weight = self.batch
         values = [variable.value for variable in self.variables]
         with Recorder(self.variables, values) as recorder:
@@ -160,11 +169,6 @@ _ACTIVATIONS = {
 }
 
 
-def loss_function(loss):
-    """The Keras function behind a loss object, or the callable itself."""
-    return getattr(loss, "fn", loss)
-
-
 def _activation(loss):
     """The activation that a cross-entropy of probabilities looks back through, or None."""
     return None if getattr(loss, "from_logits", False) else _ACTIVATIONS.get(loss_function(loss))
@@ -184,6 +188,9 @@ def is_logits(leaf, output, loss):
 
 def model_output(leaf, output, loss):
     """Inverse of `curvature_leaf`: what the model would have returned for this leaf."""
-    if hasattr(output, "_keras_logits") and _activation(loss) is not None:
-        return _activation(loss)(leaf)
+    activation = _activation(loss)
+    if activation is not None and hasattr(output, "_keras_logits"):
+        leaf = activation(leaf)
+    if getattr(output, "_keras_mask", None) is not None:  # losses leave masked steps out
+        leaf._keras_mask = output._keras_mask
     return leaf

@@ -76,45 +76,109 @@ def cg(A, b, tolerance=1e-3, max_iterations=100):
 
     Example:
 
+    >>> from keras_fwd.linear_map import diagonal
     >>> solution = cg(diagonal(tf.constant([1.0, 4.0])), tf.constant([2.0, 4.0]))
     >>> solution.value.numpy().round(5), Status(int(solution.status)).name
     (array([2., 1.], dtype=float32), 'CONVERGED')
     """
-    start = nest.dot(b, b)
+    start = nest.squared_norm(b)
+
+    def step(i, x, r, p, rr):
+        Ap = A._mv(p)
+        curvature = nest.dot(p, Ap)
+        alpha, good = _step_length(i, rr, curvature)
+        r = nest.add_scaled(r, -alpha, Ap)
+        new_rr = nest.squared_norm(r)
+        vectors = nest.add_scaled(x, alpha, p), r, nest.add_scaled(r, new_rr / rr, p)
+        return vectors, new_rr, curvature, good
+
+    zeros = nest.map_live(tf.zeros_like, b)
+    (x, _, _), *end = _iterate(step, (zeros, b, b), start, tolerance, max_iterations)
+    return Solution(x, *end)
+
+
+def range_space_cg(J, H, c, damping, tolerance=1e-3, max_iterations=100):
+    """Conjugate gradients for `(Jᵀ H J + λ I) x = Jᵀ c`, run in the space of the outputs.
+
+    Every vector of `cg` on this system is `Jᵀ` of an output vector, so those are kept instead. The
+    iterates are the same; the vector algebra, which costs a large net a third of a gradient an
+    iteration, and the memory for four vectors of weights are saved.
+
+    Args:
+        J: `LinearMap` from the weights to the outputs.
+        H: Symmetric `LinearMap` on the outputs.
+        c: Vector of outputs.
+        damping: `λ`.
+        tolerance: As in `cg`.
+        max_iterations: As in `cg`.
+
+    Returns:
+        `Solution`, its value in the space of the weights.
+
+    Cost: One product with `Jᵀ`, `J` and `H` an iteration, and two more of the first.
+
+    Example:
+
+    >>> from keras_fwd.linear_map import diagonal
+    >>> A, c = diagonal(tf.constant([1.0, 2.0])), tf.constant([3.0, 5.0])
+    >>> range_space_cg(A, identity(A.out_spec), c, damping=1.0).value.numpy().round(4)
+    array([1.5, 2. ], dtype=float32)
+    """
+
+    def squared(rho):
+        u = J._mv(J._transpose_mv(rho))
+        return u, tf.maximum(nest.dot(rho, u), 0.0)
+
+    def step(i, y, rho, pi, q, rr):
+        image = nest.add_scaled(H._mv(q), damping, pi)  # Jᵀ of it is the product with p = Jᵀ pi
+        curvature = nest.dot(q, image)
+        alpha, good = _step_length(i, rr, curvature)
+        rho = nest.add_scaled(rho, -alpha, image)
+        u, new_rr = squared(rho)
+        beta = new_rr / rr
+        y, pi = nest.add_scaled(y, alpha, pi), nest.add_scaled(rho, beta, pi)
+        return (y, rho, pi, nest.add_scaled(u, beta, q)), new_rr, curvature, good
+
+    u, start = squared(c)
+    zeros = nest.map_live(tf.zeros_like, c)
+    (y, *_), *end = _iterate(step, (zeros, c, c, u), start, tolerance, max_iterations)
+    return Solution(J._transpose_mv(y), *end)
+
+
+def _step_length(i, rr, curvature):
+    """`α`, and whether the curvature allows a step."""
+    good = tf.logical_and(tf.math.is_finite(curvature), curvature > 0)
+    # Without curvature to scale it, the first direction, which is b, is returned as it is.
+    alone = tf.where(tf.equal(i, 0), tf.ones_like(rr), tf.zeros_like(rr))
+    return tf.where(good, rr / curvature, alone), good
+
+
+def _iterate(step, vectors, start, tolerance, max_iterations):
+    """The loop of conjugate gradients; returns vectors, status, iterations, residual norm."""
     target = tf.cast(tolerance, start.dtype) ** 2 * start
     running = tf.constant(-1)
 
-    def body(i, x, r, p, rr, _):
-        Ap = A._mv(p)
-        curvature = nest.dot(p, Ap)
-        good = tf.logical_and(tf.math.is_finite(curvature), curvature > 0)
-        alpha = tf.where(good, rr / curvature, tf.zeros_like(rr))
-        x = nest.add_scaled(x, alpha, p)
-        r = nest.add_scaled(r, -alpha, Ap)
-        new_rr = tf.where(good, nest.dot(r, r), rr)
-        # The first direction is b: without curvature to scale it, it is returned as it is.
-        x = nest.add_scaled(x, tf.where(tf.logical_or(good, i > 0), 0.0, 1.0), p)
-        p = nest.add_scaled(r, new_rr / rr, p)
+    def body(i, vectors, rr, _):
+        vectors, new_rr, curvature, good = step(i, *vectors, rr)
         bad = tf.where(
             tf.math.is_finite(curvature), int(Status.NEGATIVE_CURVATURE), int(Status.NOT_FINITE)
         )
         done = tf.where(new_rr <= target, int(Status.CONVERGED), running)
-        return i + 1, x, r, p, new_rr, tf.where(good, done, bad)
+        return i + 1, vectors, tf.where(good, new_rr, rr), tf.where(good, done, bad)
 
     status = tf.where(
         tf.math.is_finite(start),
         tf.where(start > 0, running, int(Status.CONVERGED)),
         int(Status.NOT_FINITE),
     )
-    zeros = nest.map_live(tf.zeros_like, b)
-    i, x, _, _, rr, status = tf.while_loop(
-        lambda i, x, r, p, rr, status: tf.logical_and(status < 0, i < max_iterations),
+    i, vectors, rr, status = tf.while_loop(
+        lambda i, vectors, rr, status: tf.logical_and(status < 0, i < max_iterations),
         body,
-        (tf.constant(0), zeros, b, b, start, status),
+        (tf.constant(0), vectors, start, status),
         parallel_iterations=1,
     )
     status = tf.where(status < 0, int(Status.MAX_ITERATIONS), status)
-    return Solution(x, status, i, tf.sqrt(tf.math.divide_no_nan(rr, start)))
+    return vectors, status, i, tf.sqrt(tf.math.divide_no_nan(rr, start))
 
 
 class ConjugateGradient:
@@ -130,6 +194,18 @@ class ConjugateGradient:
         """`Solution` of `(C + damping · I) x = g`, by `cg`."""
         damped = self._curvature + damping * identity(self._curvature.in_spec)
         return cg(damped, self._gradient, self._tolerance, self._max_iterations)
+
+
+class RangeSpaceConjugateGradient:
+    """Matrix-free, for a gradient that is all `Jᵀ c`: no term acts on the weights alone."""
+
+    def __init__(self, jacobian, hessian, cotangent, tolerance, max_iterations):
+        self._parts = jacobian, hessian, cotangent
+        self._limits = tolerance, max_iterations
+
+    def solve(self, damping):
+        """`Solution` of `(Jᵀ H J + damping · I) x = Jᵀ c`, by `range_space_cg`."""
+        return range_space_cg(*self._parts, damping, *self._limits)
 
 
 class DenseLeastSquares:

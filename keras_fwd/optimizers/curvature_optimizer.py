@@ -69,8 +69,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             ConfigurationError: always; says which call to make instead.
         """
         raise ConfigurationError(
-            f"{type(self).__name__} needs the batch and the model, not gradients: in a `train_step` "
-            "of your own, replace the tape and `optimizer.apply_gradients(…)` by\n\n"
+            f"{type(self).__name__} needs the batch and the model, not gradients: in a "
+            "`train_step` of your own, replace the tape and `optimizer.apply_gradients(…)` by\n\n"
             "    return self.optimizer.train_step(self, data)\n\n"
             "or call `super().train_step(data)`. Received: a call of `apply_gradients`."
         )
@@ -115,7 +115,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         self.damping.assign(search["damping"])
         self._growth.assign(search["growth"])
         self._watch.update(model_pass, expansion)
-        self.iterations.assign_add(1)
+        self._iterations.assign_add(1)
         return self._logs(model_pass, expansion, search)
 
     def _pass_of(self, model):
@@ -253,7 +253,7 @@ def _check_trainable(optimizer, model):
     if not model.trainable_variables:
         raise ConfigurationError(
             f"{type(optimizer).__name__}: the model must have trainable weights; set "
-            f"`layer.trainable = True` before `compile`. Received: model={model.name!r}, all frozen."
+            f"`layer.trainable = True` before `compile`. Received: {model.name!r}, all frozen."
         )
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise ConfigurationError(

@@ -110,12 +110,11 @@ class GaussNewton(CurvatureOptimizer):
         expansion.curvature = J.T @ H @ J + diagonal(ridge)
         solver = self._choose(J, kinds)
         if solver == "cg":
-            return solvers.ConjugateGradient(
-                expansion.curvature,
-                expansion.gradient,
-                self.solver_tolerance,
-                self.max_solver_iterations,
-            )
+            limits = self.solver_tolerance, self.max_solver_iterations
+            if model_pass.loss_is_of_outputs:
+                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
+                return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
+            return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
         columns = _healthy(expansion, J.to_dense(CHUNK))
         gradient = _healthy(expansion, nest.ravel(expansion.gradient))
         ridge = _healthy(expansion, nest.ravel(ridge))

@@ -51,8 +51,8 @@ def curvature_optimizer(model, optimizer_class):
     inner = getattr(optimizer, "inner_optimizer", None)
     if isinstance(inner, optimizer_class):
         raise ConfigurationError(
-            f"{type(inner).__name__}: a curvature optimizer takes no loss scaling, which Keras adds "
-            f"to models of dtype policy mixed_float16. Received: optimizer={optimizer!r}. Call "
-            "`model.compile(…, auto_scale_loss=False)`, or use the policy mixed_bfloat16."
+            f"{type(inner).__name__}: a curvature optimizer takes no loss scaling, which Keras "
+            f"adds to models of dtype policy mixed_float16. Received: optimizer={optimizer!r}. "
+            "Call `model.compile(…, auto_scale_loss=False)`, or use the policy mixed_bfloat16."
         )
     return None

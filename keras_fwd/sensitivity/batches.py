@@ -52,18 +52,19 @@ def raw_batches(call, data, batch_size, max_examples=None):
         ConfigurationError: `data` has no such form, holds no example, or never ends.
         StructureError: An entry is no dense array, or lengths differ.
     """
-    left = max_examples
+    left, read = max_examples, 0
     for x in _inputs(call, data, batch_size, max_examples):
         count = _length(call, x)
         if left is not None and count > left:
             x, count = tf.nest.map_structure(lambda leaf, n=left: leaf[:n], x), left
         if count:
+            read += count
             yield x
         if left is not None:
             left -= count
             if left == 0:
                 return
-    if left == max_examples:
+    if not read:
         raise ConfigurationError(
             f"{call}: `data` must hold at least one example. Received: data with none. A data set "
             "that was read to its end, or a split that came out empty, is the usual cause."

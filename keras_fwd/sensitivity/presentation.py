@@ -28,6 +28,18 @@ def number(value):
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
+def plus_minus(value, error):
+    """A value and its error as two texts with matching decimals, the error to two digits.
+
+    >>> plus_minus(4.6312, 0.277), plus_minus(0.018, 0.131), plus_minus(3.0, 0.0)
+    (('4.63', '0.28'), ('0.02', '0.13'), ('3.00', '0'))
+    """
+    if not (math.isfinite(error) and 1e-5 <= error < 1e3 and error > 1e-4 * abs(value)):
+        return number(value), number(error)
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f}", f"{error:.{decimals}f}"
+
+
 def ranking(report):
     """The features by falling standardized rms, pooled over the outputs: their indices."""
     pooled = np.sqrt(np.mean(np.square(report.standardized.rms), axis=1))
@@ -63,16 +75,16 @@ def text_table(report):
     table.add_column("feature", overflow="ellipsis", no_wrap=True)
     if many:
         table.add_column("output", overflow="ellipsis", no_wrap=True, max_width=14)
-    for header in ("mean", "mean abs", "rms", "std. mean", "std. rms", "± s.e."):
+    for header in ("mean", "mean abs", "rms", "std. mean", "std. rms ± s.e."):
         table.add_column(header, justify="right", no_wrap=True)
     shown = ranking(report)[: max(1, TEXT_ROWS // len(report.output_names))]
     scaled = report.standardized
     for i in shown:
         for o, output in enumerate(report.output_names):
-            values = [report.mean, report.mean_abs, report.rms]
-            values += [scaled.mean, scaled.rms, scaled.rms_stderr]
             names = [report.feature_names[i] if o == 0 else "", *([output] if many else [])]
-            table.add_row(*map(Text, names), *(number(value[i, o]) for value in values))
+            values = [report.mean, report.mean_abs, report.rms, scaled.mean]
+            last = " ± ".join(plus_minus(scaled.rms[i, o], scaled.rms_stderr[i, o]))
+            table.add_row(*map(Text, names), *(number(value[i, o]) for value in values), last)
     console = Console(width=TEXT_WIDTH, file=io.StringIO(), color_system=None)
     console.print(Text(headline(report)), table, *map(Text, _footer(report, len(shown))), sep="\n")
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
@@ -129,7 +141,8 @@ def html_page(report, title):
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["number"] = lambda value: number(value).replace("-", "−")
+    environment.filters["number"] = lambda value: _minus(number(value))
+    environment.globals["plus_minus"] = lambda *pair: tuple(map(_minus, plus_minus(*pair)))
     template = environment.from_string(source.read_text(encoding="utf-8"))
     outputs = range(len(report.output_names))
     return template.render(
@@ -140,6 +153,10 @@ def html_page(report, title):
         hidden=max(0, len(report.feature_names) - CHART_BARS),
         rows=[_row(report, i, o) for i in ranking(report) for o in outputs],
     )
+
+
+def _minus(text):
+    return text.replace("-", "−")
 
 
 def _row(report, i, o):

@@ -1,0 +1,94 @@
+"""The cost of a CG iteration of GaussNewton in gradients, in the same run.
+
+An MLP 784-1024-1024-1024-10 with softmax cross-entropy at batch 256. The solve is timed at two
+numbers of iterations; the difference is the cost of the iterations between, without the forward
+pass and set-up, which are outside the loop. Two solvers: the one that GaussNewton takes for a loss
+of the outputs alone (`range_space_cg`), and the one it takes beside weight regularizers (`cg`).
+Goal: at most 1.3 gradients.
+
+    python benchmarks/cg.py [--repeats 7] [--batch 256] [--jit]
+"""
+
+import argparse
+import platform
+import statistics
+import time
+
+import keras
+import tensorflow as tf
+
+import keras_fwd
+from keras_fwd import curvature, nest, solvers
+from keras_fwd.linear_map import LinearMap, identity
+
+
+def build(batch):
+    """The net, a batch, and the three functions to time."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    net = keras.Sequential(
+        [keras.Input((784,))] + [layers.Dense(1024, "relu") for _ in range(3)] + [layers.Dense(10)]
+    )
+    x = tf.random.stateless_normal([batch, 784], (0, 1))
+    y = tf.random.stateless_uniform([batch], (0, 2), maxval=10, dtype=tf.int32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    weights = [v.value for v in net.trainable_variables]
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            value = loss(y, net(x, training=True))
+        return nest.norm(tape.gradient(value, weights))
+
+    def solve(method, iterations):
+        def run():
+            logits, J = keras_fwd.linearize(net, x, wrt="weights")
+            on_list = curvature.loss_hessian(lambda z: loss(y, z[0]), [logits])
+            H = LinearMap(*[lambda u: on_list._mv([u])[0]] * 2, J.out_spec, J.out_spec)
+            c = tf.nn.softmax(logits)
+            if method == "range_space_cg":
+                solution = solvers.range_space_cg(J, H, c, 1e-3, 0.0, iterations)
+            else:
+                damped = J.T @ H @ J + 1e-3 * identity(J.in_spec)
+                solution = solvers.cg(damped, J.T(c), 0.0, iterations)
+            return nest.norm(solution.value), solution.iterations
+
+        return run
+
+    return gradient, solve
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--jit", action="store_true", help="compile all of it with XLA")
+    options = parser.parse_args()
+    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {platform.machine()}")
+    gradient, solve = build(options.batch)
+    few, many = 2, 12
+    methods = ("range_space_cg", "cg")
+    functions = {"gradient": gradient}
+    functions |= {(m, n): solve(m, n) for m in methods for n in (few, many)}
+    times = {name: [] for name in functions}
+    compiled = {
+        name: tf.function(f, jit_compile=options.jit, autograph=False)
+        for name, f in functions.items()
+    }
+    for repeat in range(options.repeats + 1):
+        for name, function in compiled.items():
+            start = time.perf_counter()
+            tf.nest.map_structure(lambda t: t.numpy(), function())
+            if repeat:  # the first round traces
+                times[name].append(time.perf_counter() - start)
+    print(f"gradient: {statistics.median(times['gradient']) * 1e3:.1f} ms")
+    for m in methods:
+        rounds = zip(times["gradient"], times[m, few], times[m, many], strict=True)
+        ratios = [(slow - fast) / (many - few) / g for g, fast, slow in rounds]
+        print(
+            f"an iteration of {m}: {statistics.median(ratios):.2f} gradients "
+            f"(from {min(ratios):.2f} to {max(ratios):.2f}; goal: at most 1.3)"
+        )
+
+
+if __name__ == "__main__":
+    main()
