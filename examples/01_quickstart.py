@@ -18,7 +18,7 @@ import numpy as np
 import keras_fwd
 
 OUT = Path(__file__).resolve().parents[1] / "build" / "quickstart"
-EPOCHS = 50
+EPOCHS = 30
 
 OUT.mkdir(parents=True, exist_ok=True)
 train, test = datasets.load("autompg", split=["train[:80%]", "train[80%:]"], as_supervised=True)
@@ -34,12 +34,14 @@ def build():
     keras.utils.set_random_seed(0)
     standardize = keras.layers.Normalization()
     standardize.adapt(x_train)
+    # Without weight decay, Gauss-Newton would fit the 314 cars to the last digit, noise and all.
+    decay = keras.regularizers.L2(0.3)
     layers = [
         keras.Input((len(names),)),
         standardize,
-        keras.layers.Dense(16, "tanh"),
-        keras.layers.Dense(16, "tanh"),
-        keras.layers.Dense(1, name="mpg"),
+        keras.layers.Dense(16, "tanh", kernel_regularizer=decay),
+        keras.layers.Dense(16, "tanh", kernel_regularizer=decay),
+        keras.layers.Dense(1, kernel_regularizer=decay, name="mpg"),
         # Back to miles per gallon, so that the net itself works with numbers near 1.
         keras.layers.Rescaling(float(y_train.std()), float(y_train.mean())),
     ]
@@ -56,7 +58,7 @@ def train_with(optimizer, epochs, **arguments):
 
 # %% Gauss-Newton, in stock compile and fit
 watch = keras_fwd.JacobianNormCallback((x_test, y_test))
-model, seconds = train_with(keras_fwd.GaussNewton(), EPOCHS, callbacks=[watch], verbose=2)
+model, seconds = train_with(keras_fwd.GaussNewton(), EPOCHS, callbacks=[watch], verbose=1)
 
 # %% Adam on the same net, with ten times the epochs
 rates = (1e-3, 3e-3, 1e-2)
@@ -64,16 +66,20 @@ adams = [train_with(keras.optimizers.Adam(r), 10 * EPOCHS, verbose=0) for r in r
 
 
 def rmse(model, x, y):
-    return float(np.sqrt(np.mean((model.predict(x, verbose=0)[:, 0] - y) ** 2)))
+    return float(np.sqrt(np.mean((model(x).numpy()[:, 0] - y) ** 2)))
 
 
-print("\nroot mean square error, miles per gallon:")
-print(f"  {'optimizer':<20}{'epochs':>8}{'seconds':>9}{'train':>9}{'test':>9}")
+def loss(model):
+    return float(model.evaluate(x_train, y_train, batch_size=len(x_train), verbose=0))
+
+
+print("\nwhat each optimizer reached:")
+print(f"  {'optimizer':<16}{'epochs':>8}{'seconds':>9}{'training loss':>15}{'test error, mpg':>17}")
 rows = [("GaussNewton()", EPOCHS, model, seconds)]
 rows += [(f"Adam({r:g})", 10 * EPOCHS, *adam) for r, adam in zip(rates, adams, strict=True)]
 for name, epochs, net, took in rows:
-    errors = rmse(net, x_train, y_train), rmse(net, x_test, y_test)
-    print(f"  {name:<20}{epochs:>8}{took:>9.1f}{errors[0]:>9.3f}{errors[1]:>9.3f}")
+    reached = f"{loss(net):>15.3f}{rmse(net, x_test, y_test):>17.3f}"
+    print(f"  {name:<16}{epochs:>8}{took:>9.1f}{reached}")
 
 # %% Which inputs drive fuel consumption?
 report = keras_fwd.sensitivity_report(model, x_train, feature_names=names, output_names=["mpg"])
@@ -86,6 +92,5 @@ report.to_html(OUT / "report.html")
 print(f"model:  {OUT / 'model.keras'}\nreport: {OUT / 'report.html'}")
 
 # %% What this example claims
-best = min(rmse(net, x_train, y_train) for net, _ in adams)
-assert rmse(model, x_train, y_train) < best, "Gauss-Newton should be ahead of every Adam"
-assert keras.models.load_model(OUT / "model.keras").predict(x_test, verbose=0).shape == (78, 1)
+assert loss(model) < min(loss(net) for net, _ in adams), "Gauss-Newton should be ahead of Adam"
+assert rmse(keras.models.load_model(OUT / "model.keras"), x_test, y_test) < 3.0

@@ -9,7 +9,8 @@ if _keras.backend.backend() != "tensorflow":
         'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from keras_fwd import optimizers
+from keras_fwd import callbacks, optimizers
+from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
 from keras_fwd.curvature import gauss_newton
 from keras_fwd.derivatives import fwd_gradients, hessian, jacobian
 from keras_fwd.double_gradient import jvp, linearize, vjp
@@ -22,17 +23,21 @@ from keras_fwd.errors import (
 )
 from keras_fwd.linear_map import LinearMap
 from keras_fwd.optimizers.gauss_newton import GaussNewton
+from keras_fwd.sensitivity.report import SensitivityReport, sensitivity_report
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ConfigurationError",
     "GaussNewton",
+    "JacobianNormCallback",
     "KerasFwdError",
     "LeakError",
     "LinearMap",
     "NumericalError",
+    "SensitivityReport",
     "StructureError",
+    "callbacks",
     "fwd_gradients",
     "gauss_newton",
     "hessian",
@@ -40,5 +45,6 @@ __all__ = [
     "jvp",
     "linearize",
     "optimizers",
+    "sensitivity_report",
     "vjp",
 ]

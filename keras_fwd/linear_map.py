@@ -194,6 +194,8 @@ def rowwise(function, row):
             return tf.map_fn(function, rows, fn_output_signature=traced.output_dtypes)
         return tf.vectorized_map(function, rows, warn=False)
 
+    if tf.executing_eagerly():  # one trace for all calls
+        mapped = tf.function(mapped, autograph=False)
     return mapped, traced.output_dtypes
 
 

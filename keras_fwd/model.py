@@ -4,7 +4,9 @@ Private interface used here: the list of resolved losses that `compile` builds
 (`model._compile_loss._flat_losses`), the logits that Keras' own softmax and sigmoid leave on their
 result (`_keras_logits`), and the mask on it (`_keras_mask`). Without the first, every loss is
 treated as one of unknown form (exact Hessian products, no closed form); without the second,
-curvature is taken at the probabilities; without the third, curvature counts masked steps.
+curvature is taken at the probabilities; without the third, curvature counts masked steps. Also
+what `train_step` of Keras itself goes through: `model._compute_loss`, which knows overrides of
+`compute_loss` without the argument `training`, and `model._loss_tracker`.
 """
 
 from typing import Any
@@ -31,6 +33,11 @@ class Recorder(keras.StatelessScope):
         variable, _ = update
         self._updated[id(variable)] = variable
         super().add_update(update)
+
+    def onward(self):
+        """A new scope that starts from the values at the end of this one."""
+        variables = list(self._updated.values())
+        return Recorder(variables, [self.get_current_value(variable) for variable in variables])
 
     def commit(self, condition):
         """Assign what was recorded, where the boolean scalar `condition` holds."""
@@ -64,12 +71,9 @@ class TrainingPass:
 
     def __call__(self, values):
         """The losses at these values of the trainable variables, a list of tensors."""
-        x, y, sample_weight = self.batch
         with Recorder(self.variables, values) as recorder:
-            outputs = self.model(x, training=True)
-            loss = self.model.compute_loss(
-                x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
-            )
+            outputs = self.model(self.batch[0], training=True)
+            loss = self._loss(outputs)
             stock = type(self.model).compute_loss is keras.Model.compute_loss
             self.loss_is_of_outputs = stock and not self.model.losses
         self.outputs, self.recorder = outputs, recorder
@@ -82,26 +86,28 @@ class TrainingPass:
 
     def loss_of_leaves(self, leaves):
         """The loss as a function of the curvature leaves, at fixed weights."""
-        x, y, sample_weight = self.batch
         pairs = zip(leaves, nest.flatten(self.outputs), self.losses, strict=True)
         outputs = nest.pack(
             self.outputs, [model_output(leaf, output, loss) for leaf, output, loss in pairs]
         )
         values = [variable.value for variable in self.variables]
         with Recorder(self.variables, values):
-            return self.model.compute_loss(
-                x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
-            )
+            return self._loss(outputs)
+
+    def _loss(self, outputs):
+        x, y, sample_weight = self.batch
+        return self.model._compute_loss(
+            x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
+        )
 
     def metrics(self, loss):
-        """The logs that Keras would return for this batch, and the updates of its metrics."""
+        """The logs that Keras would return for this batch, and the updates of its metrics.
+
+        It goes on from `self.recorder`: what is updated inside `compute_loss`, such as the loss
+        trackers of single outputs, is counted once.
+        """
         x, y, sample_weight = self.batch
-        values = [variable.value for variable in self.variables]
-        with Recorder(self.variables, values) as recorder:
-            # Loss trackers of single outputs are updated inside compute_loss.
-            self.model.compute_loss(
-                x=x, y=y, y_pred=self.outputs, sample_weight=sample_weight, training=True
-            )
+        with self.recorder.onward() as recorder:
             tracker = loss_tracker(self.model)
             if tracker is not None:
                 tracker.update_state(loss, sample_weight=tf.shape(nest.live(x)[0])[0])
@@ -127,9 +133,9 @@ def _l2(regularizer):
 
 
 def loss_tracker(model):
-    """The metric in which `fit` averages the loss, or None if the model keeps none."""
-    trackers = [m for m in model.metrics if m.name == "loss" and isinstance(m, keras.metrics.Mean)]
-    return trackers[0] if trackers else None
+    """The metric in which `fit` averages the loss, or None if the model does not report it."""
+    tracker = getattr(model, "_loss_tracker", None)
+    return tracker if any(metric is tracker for metric in model.metrics) else None
 
 
 def output_losses(model, outputs):
@@ -171,7 +177,7 @@ _ACTIVATIONS = {
 
 def _activation(loss):
     """The activation that a cross-entropy of probabilities looks back through, or None."""
-    return None if getattr(loss, "from_logits", False) else _ACTIVATIONS.get(loss_function(loss))
+    return _ACTIVATIONS.get(loss_function(loss))
 
 
 def curvature_leaf(output, loss):

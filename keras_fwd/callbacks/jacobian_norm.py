@@ -1,5 +1,7 @@
 """`JacobianNormCallback`: how strongly a model's outputs react to its inputs, while it trains."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -95,7 +97,7 @@ class JacobianNormCallback(keras.callbacks.Callback):
         # nothing here happens at a batch.
         self.async_safe = self.every is None
         self._data = _first_examples(call, data, max_examples)
-        self._measure = None
+        self._measure: Any = None
         self._last = {}
         self._due = self._batch = 0
 

@@ -108,7 +108,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         outputs, recorder = model_pass.outputs, model_pass.recorder
         system = self.linear_system(model_pass, expansion)
         search = self._search(model_pass, expansion, system)
-        model_pass.outputs = outputs
+        model_pass.outputs, model_pass.recorder = outputs, recorder
         for variable, value in zip(model_pass.variables, search["values"], strict=True):
             variable.assign(value)
         recorder.commit(search["accepted"])
@@ -172,8 +172,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     def _logs(self, model_pass, expansion, search):
         """The logs of this batch; its metrics are kept only if the step was."""
-        measured, recorder = model_pass.metrics(expansion.loss)
         before = model_pass.model.get_metrics_result()
+        measured, recorder = model_pass.metrics(expansion.loss)
         tracker = loss_tracker(model_pass.model)
         if tracker is not None:  # nothing averaged yet: the batch's own loss is what there is
             empty = tf.equal(tracker.count.value, 0)

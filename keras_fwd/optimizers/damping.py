@@ -12,14 +12,16 @@ def reduction_ratio(before, after, predicted):
     """Actual over predicted decrease of the loss; −inf where either is not finite.
 
     When both are lost in the rounding of the loss itself, the quotient says nothing: the step then
-    counts as predicted well if the loss did not rise.
+    counts as predicted well if the loss did not rise. So does the zero step of a zero gradient.
     """
     actual, predicted = before - after, tf.cast(predicted, before.dtype)
     noise = 8 * _epsilon(before.dtype) * tf.abs(before)
-    lost = tf.logical_and(predicted <= noise, tf.abs(actual) <= noise)
-    ratio = tf.where(lost, tf.where(actual >= 0, 1.0, -1.0), actual / predicted)
-    usable = tf.math.is_finite(after) & tf.math.is_finite(predicted) & (predicted > 0)
-    return tf.where(usable & tf.math.is_finite(ratio), ratio, -float("inf"))
+    lost = tf.logical_and(tf.abs(predicted) <= noise, tf.abs(actual) <= noise)
+    sign = tf.cast(tf.where(actual >= 0, 1.0, -1.0), before.dtype)
+    ratio = tf.where(lost, sign, actual / predicted)
+    usable = tf.math.is_finite(after) & tf.math.is_finite(predicted) & (lost | (predicted > 0))
+    failed = tf.constant(-float("inf"), before.dtype)
+    return tf.where(usable & tf.math.is_finite(ratio), ratio, failed)
 
 
 def adapt(damping, growth, ratio, accepted):

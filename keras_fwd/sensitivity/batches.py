@@ -28,7 +28,7 @@ def check_count(call, argument, value, least=1, optional=False):
     if value is None and optional:
         return
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < least:
+    if not (whole and int(value) >= least):
         none = ", or None for all" if optional else ""
         raise ConfigurationError(
             f"{call}: `{argument}` must be a whole number of at least {least}{none}. "

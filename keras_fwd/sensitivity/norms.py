@@ -37,10 +37,15 @@ class ExampleJacobians:
         inside, outside = _carriers(inputs, J.in_spec), _carriers(outputs, J.out_spec)
         _check_batch(inside, outside)
         columns, rows = _example_size(inside), _example_size(outside)
-        if rows is None or columns <= rows:
+        if columns is not None and (rows is None or columns <= rows):
             self.small, self.space, self.size = J, inside, columns
-        else:
+        elif rows is not None:
             self.small, self.space, self.size = J.T, outside, rows
+        else:
+            raise StructureError(
+                "The norm of each example's Jacobian needs inputs or outputs of a known shape. "
+                f"Received: inputs {nest.describe(inside)}, outputs {nest.describe(outside)}."
+            )
         self.batch = tf.shape(nest.live(inside)[0])[0]
         self.dtype = nest.accumulator_dtype([inside, outside])
 
@@ -147,6 +152,7 @@ def spectral_norms(jacobians, seed):
         new = tf.sqrt(_squares(image))
         v = _join(jacobians.small.T(image), jacobians.dtype)
         v = tf.math.divide_no_nan(v, tf.norm(v, axis=1, keepdims=True))
+        new, v = tf.ensure_shape(new, sigma.shape), tf.ensure_shape(v, start.shape)
         return iteration + 1, v, new, tf.abs(new - sigma)
 
     start = jacobians.random([seed, 0])

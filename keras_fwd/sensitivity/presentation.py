@@ -139,7 +139,7 @@ def html_page(report, title):
         ) from None
     source = importlib.resources.files(__package__).joinpath("page/report.html")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["number"] = lambda value: _minus(number(value))
     environment.globals["plus_minus"] = lambda *pair: tuple(map(_minus, plus_minus(*pair)))
