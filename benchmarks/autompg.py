@@ -4,7 +4,7 @@ A 7-16-16-1 tanh net on the 392 standardized rows, the same initial weights for 
 takes the whole set as one batch. Adam is shown twice: with the whole set as one batch, and with
 Keras' default batch of 32, which gives it 26,000 steps.
 
-    python benchmarks/autompg.py [--seeds 3] [--adam-epochs 2000] [--json PATH]
+    python benchmarks/autompg.py [--seeds 1] [--adam-epochs 2000] [--json PATH]
 """
 
 import argparse
@@ -31,7 +31,11 @@ def data():
 
 
 def train(optimizer, epochs, batch_size, seed):
-    """Final loss on the whole set, and the seconds it took after the first epoch."""
+    """Final loss on the whole set, and the seconds it took.
+
+    All epochs are one pass over a repeated data set, executed in one compiled loop: what Keras
+    does between epochs would otherwise be most of Adam's time on so small a net.
+    """
     x, y = data()
     keras.utils.set_random_seed(seed)
     net = keras.Sequential(
@@ -42,17 +46,19 @@ def train(optimizer, epochs, batch_size, seed):
             keras.layers.Dense(1),
         ]
     )
-    steps = -(-len(x) // batch_size)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).cache().shuffle(len(x), seed=seed)
+    batches = batches.batch(batch_size).repeat(epochs).prefetch(8)
+    steps = epochs * -(-len(x) // batch_size)
     net.compile(optimizer=optimizer, loss="mse", steps_per_execution=steps)
-    net.fit(x, y, batch_size=batch_size, epochs=1, verbose=0)
     start = time.perf_counter()
-    net.fit(x, y, batch_size=batch_size, epochs=epochs, initial_epoch=1, verbose=0)
-    return float(net.evaluate(x, y, verbose=0)), time.perf_counter() - start
+    net.fit(batches, epochs=1, steps_per_epoch=steps, shuffle=False, verbose=0)
+    seconds = time.perf_counter() - start
+    return float(net.evaluate(x, y, batch_size=len(x), verbose=0)), seconds
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--adam-epochs", type=int, default=2000)
     parser.add_argument("--json")

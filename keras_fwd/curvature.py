@@ -70,12 +70,13 @@ def loss_hessian(loss_of_leaves, leaves):
                 "gauss_newton: `loss` must return a scalar; use a reduction. "
                 f"Received: {nest.describe(value)}."
             )
-        return pull(tf.ones_like(value))
+        gradients = pull(tf.ones_like(value))
+        if not tf.executing_eagerly():  # eager calls are traced once, so they come here too
+            scan.check_curved("gauss_newton", points, gradients)
+        return gradients
 
     try:
-        gradients, pull = double_gradient.pullback(gradient, leaves, call="gauss_newton")
-        if not tf.executing_eagerly():
-            scan.check_curved("gauss_newton", leaves, gradients)
+        _, pull = double_gradient.pullback(gradient, leaves, call="gauss_newton")
     except KerasFwdError as error:
         raise ConfigurationError(
             "gauss_newton: `loss` must be twice differentiable in the outputs, with curvature; use "

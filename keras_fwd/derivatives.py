@@ -167,8 +167,7 @@ def fwd_gradients(ys, xs, grad_xs=None, assert_unused=False):
     scan.check_pullback("fwd_gradients", dummies, pulled)
     pushed = [nest.densify(g) for g in _gradients(pulled, dummies, tangents)]
     if assert_unused:
-        results = [g for g in pushed if g is not None]
-        scan.check_unused("fwd_gradients", dummies, results)
+        scan.check_unused("fwd_gradients", dummies, pulled, pushed)
     zeros_or = [tf.zeros_like(y) if g is None else g for g, y in zip(pushed, targets, strict=True)]
     return nest.pack(ys, zeros_or)
 

@@ -249,7 +249,7 @@ class _Pullback:
             )
         pushed = [nest.densify(p) for p in pushed]
         if not tf.executing_eagerly():
-            scan.check_unused(self.forward.call, self.dummies, [p for p in pushed if p is not None])
+            scan.check_unused(self.forward.call, self.dummies, self.pulled, pushed)
         pushed = iter(
             tf.zeros_like(target) if p is None else p
             for p, target in zip(pushed, self.forward.targets, strict=True)

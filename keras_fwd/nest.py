@@ -67,12 +67,18 @@ def add(x, y):
 
 def scale(factor, x):
     """factor · x; the factor is cast to each leaf's dtype."""
-    return map_live(lambda leaf: tf.cast(factor, leaf.dtype) * leaf, x)
+    return map_live(lambda leaf: _cast(factor, leaf.dtype) * leaf, x)
 
 
 def add_scaled(x, factor, y):
     """x + factor · y."""
-    return map_live(lambda a, b: a + tf.cast(factor, a.dtype) * b, x, y)
+    return map_live(lambda a, b: a + _cast(factor, a.dtype) * b, x, y)
+
+
+def _cast(factor, dtype):
+    # tf.cast would take a Python number through float32.
+    is_number = isinstance(factor, (int, float))
+    return tf.constant(factor, dtype) if is_number else tf.cast(factor, dtype)
 
 
 def dot(x, y):

@@ -232,10 +232,13 @@ class DenseLeastSquares:
         extra = tf.sqrt(self._diagonal + tf.cast(damping, self._R.dtype))
         Q, R = tf.linalg.qr(tf.concat([self._R, tf.linalg.diag(extra)], axis=0))
         right = tf.linalg.matvec(Q[: tf.shape(self._R)[0]], self._residual, transpose_a=True)
-        R, missing = _full_rank(R)
-        half = tf.linalg.triangular_solve(R, self._rest[:, None], lower=False, adjoint=True)
-        right = tf.where(missing, 0.0, right + half[:, 0])
-        value = tf.linalg.triangular_solve(R, right[:, None], lower=False)[:, 0]
+        diagonal = tf.abs(tf.linalg.diag_part(R))
+        regular = tf.reduce_all(diagonal > _rounding(diagonal))
+        value = tf.cond(
+            regular,
+            lambda: _back_substitution(R, right, self._rest),
+            lambda: _least_norm(R, right, self._rest),
+        )
         return _direct(value)
 
 
@@ -243,15 +246,14 @@ class NormalEquations:
     """Few weights, any symmetric curvature: eigenvalues of `C`, negative ones set to zero."""
 
     def __init__(self, matrix, gradient):
-        values, self._vectors = tf.linalg.eigh((matrix + tf.transpose(matrix)) / 2)
+        values, self._vectors = _eigh(matrix)
         self._values = tf.maximum(values, 0.0)
         self._gradient = tf.linalg.matvec(self._vectors, gradient, transpose_a=True)
 
     def solve(self, damping):
         """`Solution` of `(C₊ + damping · I) x = g`; of least norm where that is singular."""
         shifted = self._values + tf.cast(damping, self._values.dtype)
-        value = tf.linalg.matvec(self._vectors, _divide_safely(self._gradient, shifted))
-        return _direct(value)
+        return _direct(tf.linalg.matvec(self._vectors, _pseudo_inverse(shifted) * self._gradient))
 
 
 class DualLeastSquares:
@@ -276,11 +278,14 @@ class DualLeastSquares:
         scale = tf.reduce_sum(A * A) / tf.cast(tf.size(self._rest), A.dtype)
         inverse = 1 / tf.maximum(inverse, _epsilon(A.dtype) * scale + _tiny(A.dtype))
         gram = tf.linalg.matmul(A * inverse, A, transpose_b=True)
-        values, vectors = tf.linalg.eigh((gram + tf.transpose(gram)) / 2)
+        values, vectors = _eigh(gram)
         right = self._residual - tf.linalg.matvec(A, inverse * self._rest)
         right = tf.linalg.matvec(vectors, right, transpose_a=True)
-        y = tf.linalg.matvec(vectors, right / (1.0 + tf.maximum(values, 0.0)))
-        return _direct(inverse * (self._rest + tf.linalg.matvec(A, y, transpose_a=True)))
+        # Aᵀ takes the directions of the smallest eigenvalues to zero, up to rounding.
+        right = tf.where(values > _rounding(values), right / (1.0 + values), tf.zeros_like(right))
+        y = tf.linalg.matvec(vectors, right)
+        value = inverse * (self._rest + tf.linalg.matvec(A, y, transpose_a=True))
+        return _direct(value + 0 * scale)  # NaN where the squares overflow
 
 
 def on_nests(system, spec):
@@ -297,21 +302,50 @@ def on_nests(system, spec):
 def _direct(value):
     finite = tf.reduce_all(tf.math.is_finite(value))
     status = tf.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
-    return Solution(value, status, tf.constant(1), tf.constant(float("nan"), value.dtype))
+    return Solution(value, status, tf.constant(1), _nan(value.dtype))
 
 
-def _full_rank(R):
-    """R with ones for the diagonal entries that are zero to rounding, and where they are."""
-    entries = tf.linalg.diag_part(R)
-    size = tf.cast(tf.shape(R)[0], R.dtype)
-    floor = size * _epsilon(R.dtype) * tf.reduce_max(tf.abs(entries))
-    missing = tf.logical_or(tf.abs(entries) <= floor, tf.math.is_nan(entries))
-    return tf.linalg.set_diag(R, tf.where(missing, tf.ones_like(entries), entries)), missing
+def _back_substitution(R, right, rest):
+    """`x` with `RᵀR x = Rᵀ right + rest`."""
+    half = tf.linalg.triangular_solve(R, rest[:, None], lower=False, adjoint=True)
+    return tf.linalg.triangular_solve(R, right[:, None] + half, lower=False)[:, 0]
 
 
-def _divide_safely(x, y):
-    floor = tf.cast(tf.size(y), y.dtype) * _epsilon(y.dtype) * tf.reduce_max(tf.abs(y))
-    return tf.where(y > floor, x / tf.where(y > floor, y, 1.0), 0.0)
+def _least_norm(R, right, rest):
+    """The same for a singular R: the solution of least norm; NaN if R is not finite."""
+    finite = tf.reduce_all(tf.math.is_finite(R))
+    s, U, V = tf.linalg.svd(tf.where(finite, R, tf.zeros_like(R)))
+    s = _pseudo_inverse(s)
+    half = s * tf.linalg.matvec(V, rest, transpose_a=True)
+    value = tf.linalg.matvec(V, s * (tf.linalg.matvec(U, right, transpose_a=True) + half))
+    return tf.where(finite, value, _nan(R.dtype))
+
+
+def _eigh(matrix):
+    """Eigenvalues and vectors of the symmetric part; vectors of NaN if it is not finite.
+
+    There, some kernels raise and others return numbers.
+    """
+    matrix = (matrix + tf.transpose(matrix)) / 2
+    finite = tf.reduce_all(tf.math.is_finite(matrix))
+    values, vectors = tf.linalg.eigh(tf.where(finite, matrix, tf.zeros_like(matrix)))
+    return values, tf.where(finite, vectors, _nan(matrix.dtype))
+
+
+def _pseudo_inverse(values):
+    """1 / values, and zero where they are zero to rounding."""
+    large = values > _rounding(values)
+    return tf.where(large, 1 / tf.where(large, values, tf.ones_like(values)), tf.zeros_like(values))
+
+
+def _rounding(values):
+    """What counts as zero beside the largest of some values."""
+    size = tf.cast(tf.size(values), values.dtype)
+    return size * _epsilon(values.dtype) * tf.reduce_max(tf.abs(values))
+
+
+def _nan(dtype):
+    return tf.constant(float("nan"), dtype)
 
 
 def _epsilon(dtype):

@@ -240,12 +240,28 @@ def test_an_epoch_without_a_measurement_takes_one_at_its_end():
     np.testing.assert_allclose(of_epochs, recorder.expected, rtol=1e-10)
 
 
+def test_an_epoch_does_not_repeat_the_value_of_another():
+    recorder = Recorder(X)
+    fit(network(), [JacobianNormCallback(X, frequency=5), recorder], epochs=3)  # 3 batches each
+    of_epochs = [logs["jacobian_norm"] for logs in recorder.epochs]
+    np.testing.assert_allclose(of_epochs[::2], recorder.expected[::2], rtol=1e-10)
+    assert of_epochs[1] == recorder.batches[4]["jacobian_norm"] != recorder.expected[1]
+
+
 def test_frequency_counts_batches_with_several_steps_per_execution():
     model, recorder = network(), Recorder()
     model.compile("sgd", "mse", steps_per_execution=3)
     fit(model, [JacobianNormCallback(X, frequency=4), recorder], epochs=2, batch_size=2)
     written = ["jacobian_norm" in logs for logs in recorder.batches]  # after 3, 6, …, 24
     assert written == [False, True, True, True] * 2
+
+
+def test_an_execution_of_many_steps_leaves_no_arrears():
+    model, recorder = network(), Recorder()
+    model.compile("sgd", "mse", steps_per_execution=9)
+    callbacks = [JacobianNormCallback(X, frequency=4), recorder]
+    fit(model, callbacks, X[:22], Y[:22], epochs=1, batch_size=2)
+    assert ["jacobian_norm" in logs for logs in recorder.batches] == [True, False]  # 9, 11
 
 
 def test_it_is_traced_once():

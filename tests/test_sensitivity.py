@@ -217,6 +217,15 @@ def test_a_subclassed_model_is_reported():
     assert_statistics(report, 2 * X[:, :, None], X, tolerance=1e-12)
 
 
+def test_a_recurrent_model_is_reported():
+    layers = [keras.Input([3, 1], dtype="float64"), keras.layers.GRU(2, dtype="float64")]
+    model = keras.Sequential(layers)
+    d = central_differences(lambda x: model(x[:, :, None]).numpy(), X)
+    report = sensitivity_report(model, X[:, :, None])
+    assert report.feature_names == ("x[0,0]", "x[1,0]", "x[2,0]")
+    assert_statistics(report, d, X, tolerance=1e-8)
+
+
 def test_rows_that_are_not_finite_are_left_out_and_counted():
     model, x = nonlinear_model(), inputs()
     x[3, 1], x[20, 0] = np.nan, np.inf
@@ -437,6 +446,15 @@ def test_page_holds_every_number_and_the_counts(tmp_path):
         for pair in zip(values.ravel(), errors.ravel(), strict=True):
             value, error = (part.replace("-", "−") for part in presentation.plus_minus(*pair))
             assert f"{value} ± {error}" in text
+
+
+def test_page_draws_the_strongest_features_of_each_output(tmp_path):
+    kernel = np.diag([1.0, 2.0, 3.0]) + 0.1
+    report = sensitivity_report(linear_model(kernel), X, list("abc"), ["p", "q", "r"])
+    source = report.to_html(tmp_path / "r.html").read_text(encoding="utf-8")
+    drawn = re.findall(r'<span class="name">(.)</span>', source)
+    assert [drawn[0], drawn[3], drawn[6]] == ["a", "b", "c"]
+    assert len(drawn) == 9
 
 
 def test_page_is_the_same_every_time_and_replaces_a_file(tmp_path):

@@ -71,20 +71,8 @@ class JacobianNormCallback(keras.callbacks.Callback):
     ):
         super().__init__()
         call = type(self).__name__
-        if norm not in ("frobenius", "spectral"):
-            raise ConfigurationError(
-                f'{call}: `norm` must be "frobenius" or "spectral". Received: norm={norm!r}.'
-            )
-        if isinstance(frequency, str) and frequency != "epoch":
-            raise ConfigurationError(
-                f'{call}: `frequency` must be "epoch" or a number of batches. '
-                f"Received: frequency={frequency!r}."
-            )
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError(
-                f"{call}: `name` must be a text that is not empty. Received: name={name!r}."
-            )
-        self.every = None if frequency == "epoch" else frequency
+        _check_words(call, norm, frequency, name)
+        self.every: Any = None if frequency == "epoch" else frequency
         batches.check_count(call, "frequency", self.every, optional=True)
         batches.check_count(call, "max_examples", max_examples)
         batches.check_count(call, "num_probes", num_probes)
@@ -126,7 +114,10 @@ class JacobianNormCallback(keras.callbacks.Callback):
         """Measure after every n-th batch, if `frequency` is a number."""
         if self.every is None:
             return
-        self._due -= batch - self._batch  # more than 1 with `steps_per_execution`
+        # With `steps_per_execution` several batches end at once, and Keras counts the last lot of
+        # an epoch as a full one.
+        batch = min(batch, ((self.params or {}).get("steps") or batch + 1) - 1)
+        self._due -= batch - self._batch
         self._batch = batch
         if self._due > 0:
             return
@@ -156,6 +147,22 @@ class JacobianNormCallback(keras.callbacks.Callback):
         if variances is not None:
             stderr = tf.sqrt(tf.reduce_sum(variances)) / tf.cast(tf.size(values), tf.float64)
         return tf.reduce_mean(values), stderr
+
+
+def _check_words(call, norm, frequency, name):
+    if norm not in ("frobenius", "spectral"):
+        raise ConfigurationError(
+            f'{call}: `norm` must be "frobenius" or "spectral". Received: norm={norm!r}.'
+        )
+    if isinstance(frequency, str) and frequency != "epoch":
+        raise ConfigurationError(
+            f'{call}: `frequency` must be "epoch" or a number of batches. '
+            f"Received: frequency={frequency!r}."
+        )
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(
+            f"{call}: `name` must be a text that is not empty. Received: name={name!r}."
+        )
 
 
 def _write(logs, values):

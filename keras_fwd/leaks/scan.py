@@ -197,11 +197,14 @@ def check_pullback(call, dummies, pulled):
             raise leak(call, "dependent", node.type, node.name)
 
 
-def check_unused(call, dummies, results):
+def check_unused(call, dummies, pulled, results):
     """Raise `LeakError` if a result still reads a dummy cotangent."""
     path = [node for node, _ in _between(dummies, results)]
     if path:
-        node = next((n for n in path if not n.type.startswith("Identity")), path[0])
+        # Named is the first op that takes a value of the pullback as its coefficient: its scope is
+        # that of the rule at fault, while the ops before it may be those of any layer above.
+        first_pass = {node.name for node, _ in _between(dummies, pulled)}
+        node = next((n for n in path if n.name not in first_pass), path[0])
         raise leak(call, "dependent", node.type, node.name)
 
 

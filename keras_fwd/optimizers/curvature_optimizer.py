@@ -6,6 +6,7 @@ once the step is accepted: until then it is called as a function of its weights.
 """
 
 import functools
+import numbers
 import weakref
 
 import keras
@@ -39,15 +40,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     def __init__(self, learning_rate, damping, max_trials, name):
         super().__init__(learning_rate=learning_rate, name=name)
         self.initial_damping = _not_negative("damping", damping, type(self).__name__)
-        if not isinstance(max_trials, int) or max_trials < 1:
-            raise ConfigurationError(
-                f"{type(self).__name__}: `max_trials` must be an integer of at least 1. "
-                f"Received: max_trials={max_trials!r}."
-            )
-        self.max_trials = max_trials
+        self.max_trials = _at_least_one("max_trials", max_trials, type(self).__name__)
         scalar = functools.partial(self.add_variable, shape=(), dtype="float32")
         constant = keras.initializers.Constant
-        self.damping = scalar(name="damping", initializer=constant(float(damping)))
+        self.damping = scalar(name="damping", initializer=constant(self.initial_damping))
         self._growth = scalar(name="damping_growth", initializer=constant(2.0))
         self._watch = Watch(self)
         self._passes = weakref.WeakKeyDictionary()
@@ -99,7 +95,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         if not model.built:
             with Recorder([], []):  # makes the weights, and changes nothing else
                 model(batch[0], training=False)
-        _check_trainable(self, model)
+        _check_model(self, model, batch)
         if not self.built:
             self.build(model.trainable_variables)
         model_pass = self._pass_of(model)
@@ -196,11 +192,21 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
         @functools.wraps(train_function)
         def function(iterator):
-            logs = train_function(iterator)
+            try:
+                logs = train_function(iterator)
+            except (StopIteration, tf.errors.OutOfRangeError):
+                if not function.started:
+                    raise ConfigurationError(
+                        f"{type(self).__name__}: the training data must hold at least one example. "
+                        "Received: data with none."
+                    ) from None
+                raise
+            function.started = True
             self._watch.check(self.patience, type(self).__name__, NumericalError)
             failed = self.nonfinite_steps
             return {**logs, "nonfinite_steps": failed} if failed else logs
 
+        function.started = False
         function.keras_fwd_watched = True
         return function
 
@@ -249,7 +255,18 @@ class Expansion:
         return linear + nest.dot(step, self.curvature._mv(step)) / 2
 
 
-def _check_trainable(optimizer, model):
+def _check_model(optimizer, model, batch):
+    if any(leaf.shape.rank and leaf.shape[0] == 0 for leaf in nest.live(batch[0])):
+        raise ConfigurationError(
+            f"{type(optimizer).__name__}: a batch must hold at least one example. "
+            f"Received: {nest.describe(batch[0])}."
+        )
+    if model.loss is None and type(model).compute_loss is keras.Model.compute_loss:
+        raise ConfigurationError(
+            f"{type(optimizer).__name__}: the model must be compiled with a `loss`, or override "
+            "`compute_loss`: terms of `add_loss` alone have a gradient, but no curvature in the "
+            "outputs. Received: loss=None."
+        )
     if not model.trainable_variables:
         raise ConfigurationError(
             f"{type(optimizer).__name__}: the model must have trainable weights; set "
@@ -263,9 +280,18 @@ def _check_trainable(optimizer, model):
 
 
 def _not_negative(argument, value, owner):
-    if not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+    if not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
         raise ConfigurationError(
             f"{owner}: `{argument}` must be a finite number of at least 0. "
             f"Received: {argument}={value!r}."
         )
     return float(value)
+
+
+def _at_least_one(argument, value, owner):
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise ConfigurationError(
+            f"{owner}: `{argument}` must be an integer of at least 1. "
+            f"Received: {argument}={value!r}."
+        )
+    return int(value)

@@ -6,7 +6,11 @@ import tensorflow as tf
 from keras_fwd import curvature, model, nest, solvers
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import diagonal
-from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer, _not_negative
+from keras_fwd.optimizers.curvature_optimizer import (
+    CurvatureOptimizer,
+    _at_least_one,
+    _not_negative,
+)
 
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
@@ -92,19 +96,16 @@ class GaussNewton(CurvatureOptimizer):
                 f"GaussNewton: `solver` must be one of {', '.join(map(repr, _SOLVERS))}. "
                 f"Received: solver={solver!r}."
             )
-        if not isinstance(max_solver_iterations, int) or max_solver_iterations < 1:
-            raise ConfigurationError(
-                "GaussNewton: `max_solver_iterations` must be an integer of at least 1. "
-                f"Received: max_solver_iterations={max_solver_iterations!r}."
-            )
         self.solver = solver
-        self.max_solver_iterations = max_solver_iterations
+        self.max_solver_iterations = _at_least_one(
+            "max_solver_iterations", max_solver_iterations, "GaussNewton"
+        )
         self.solver_tolerance = _not_negative("solver_tolerance", solver_tolerance, "GaussNewton")
 
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
-        H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
         kinds = _kinds(model_pass, expansion.leaves)
+        H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
         J = expansion.jacobian
         expansion.curvature = J.T @ H @ J + diagonal(ridge)

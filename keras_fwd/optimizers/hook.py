@@ -52,7 +52,7 @@ def curvature_optimizer(model, optimizer_class):
     if isinstance(inner, optimizer_class):
         raise ConfigurationError(
             f"{type(inner).__name__}: a curvature optimizer takes no loss scaling, which Keras "
-            f"adds to models of dtype policy mixed_float16. Received: optimizer={optimizer!r}. "
+            f"adds to models of dtype policy mixed_float16. Received: {type(optimizer).__name__}. "
             "Call `model.compile(…, auto_scale_loss=False)`, or use the policy mixed_bfloat16."
         )
     return None

@@ -21,13 +21,13 @@ class Watch:
         self._where = counter("first_nonfinite_tensor")
         self._step = counter("first_nonfinite_step")
         self._is_nan = counter("first_nonfinite_is_nan")
-        self._names = []
+        self._numbers = {}  # of each name that was watched; models and batches differ in them
 
     def update(self, model_pass, expansion):
         """Count this batch, inside the step."""
         bad = ~expansion.finite
         watched = list(_candidates(model_pass, expansion))
-        self._names = [name for name, _ in watched]
+        numbers = [self._numbers.setdefault(name, len(self._numbers)) for name, _ in watched]
         # A full row is kept until it has been seen from outside the compiled step.
         full = self._in_row.value >= self._optimizer.patience
         count = tf.where(bad, self._in_row.value + 1, tf.where(full, self._in_row.value, 0))
@@ -36,8 +36,8 @@ class Watch:
         def locate():
             flags = tf.stack([~tf.reduce_all(tf.math.is_finite(t)) for _, t in watched])
             nans = tf.stack([tf.reduce_any(tf.math.is_nan(t)) for _, t in watched])
-            where = tf.argmax(flags)
-            return where, tf.cast(nans[where], tf.int64)
+            first = tf.argmax(flags)
+            return tf.constant(numbers, tf.int64)[first], tf.cast(nans[first], tf.int64)
 
         where, is_nan = tf.cond(first, locate, lambda: (self._where.value, self._is_nan.value))
         self._where.assign(where)
@@ -51,8 +51,8 @@ class Watch:
         if int(self._in_row.value) < patience:
             return
         self._in_row.assign(0)
-        index = int(self._where.value)
-        name = self._names[index] if index < len(self._names) else "the loss"
+        names = {number: name for name, number in self._numbers.items()}
+        name = names.get(int(self._where.value), "the loss")
         value = "NaN" if int(self._is_nan.value) else "infinity"
         raise error(
             f"{owner}: the loss or its gradient was not finite on {patience} batches in a row, so "

@@ -139,19 +139,19 @@ def html_page(report, title):
         ) from None
     source = importlib.resources.files(__package__).joinpath("page/report.html")
     environment = jinja2.Environment(
-        autoescape=False, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["number"] = lambda value: _minus(number(value))
     environment.globals["plus_minus"] = lambda *pair: tuple(map(_minus, plus_minus(*pair)))
     template = environment.from_string(source.read_text(encoding="utf-8"))
-    outputs = range(len(report.output_names))
+    outputs, scaled = range(len(report.output_names)), report.standardized
     return template.render(
         title=title,
         report=report,
         facts=headline(report),
-        charts=[_chart(report, output) for output in outputs],
+        charts=[_chart(report, scaled, o) for o in outputs],
         hidden=max(0, len(report.feature_names) - CHART_BARS),
-        rows=[_row(report, i, o) for i in ranking(report) for o in outputs],
+        rows=[_row(report, scaled, i, o) for i in ranking(report) for o in outputs],
     )
 
 
@@ -159,19 +159,20 @@ def _minus(text):
     return text.replace("-", "−")
 
 
-def _row(report, i, o):
+def _row(report, scaled, i, o):
     """One feature and output: the numbers of the table, by name."""
     names = list(Measures.__dataclass_fields__)
     row = {name: getattr(report, name)[i, o] for name in names}
-    row |= {f"standardized_{name}": getattr(report.standardized, name)[i, o] for name in names}
+    row |= {f"standardized_{name}": getattr(scaled, name)[i, o] for name in names}
     sign, words = direction(row["mean"], row["mean_stderr"], row["mean_abs"])
     row |= {"feature": report.feature_names[i], "output": report.output_names[o]}
     return row | {"feature_std": report.feature_std[i], "sign": sign, "words": words}
 
 
-def _chart(report, o):
-    """The bars of one output, lengths in percent of the axis."""
-    rows = [_row(report, i, o) for i in ranking(report)[:CHART_BARS]]
+def _chart(report, scaled, o):
+    """The bars of one output, its strongest features first, lengths in percent of the axis."""
+    order = np.argsort(-scaled.rms[:, o], kind="stable")[:CHART_BARS]
+    rows = [_row(report, scaled, i, o) for i in order]
     spans = [(r["standardized_rms"], 2 * np.nan_to_num(r["standardized_rms_stderr"])) for r in rows]
     step, top = _axis(max(rms + reach for rms, reach in spans))
     for row, (rms, reach) in zip(rows, spans, strict=True):

@@ -143,22 +143,16 @@ def sensitivity_report(
     >>> report.standardized.mean[:, 0]
     array([ 3.  , -1.75])
     """
-    _check(model, max_examples, batch_size)
     call = "sensitivity_report"
-    jacobian, accumulator, spec = columns.FlatJacobian(model), measures.Accumulator(), None
-    features, others = [], []
+    _check(call, model, max_examples, batch_size)
+    jacobian, accumulator = columns.FlatJacobian(model), measures.Accumulator()
+    features, others, shapes = None, [], None
     for raw in batches.raw_batches(call, data, batch_size, max_examples):
         x = batches.conform(call, model, raw)
-        shapes = [leaf.shape[1:] for leaf in nest.flatten(x)]
-        if spec is None:
-            spec = shapes
-            features, others = columns.input_columns(model, x)
-            features = _names("feature_names", feature_names, features)
-        if shapes != spec:
-            raise StructureError(
-                f"{call}: `data` must have the same features in every example. Received: examples "
-                f"of shapes {spec} and {shapes}. Pad them to one length."
-            )
+        if features is None:
+            default, others = columns.input_columns(model, x)
+            features = _names("feature_names", feature_names, default)
+        shapes = _check_shapes(call, x, shapes)
         accumulator.update(*jacobian(x))
         outputs = _names("output_names", output_names, jacobian.output_names)
     if not accumulator.examples:
@@ -177,18 +171,29 @@ def sensitivity_report(
     )
 
 
-def _check(model, max_examples, batch_size):
+def _check(call, model, max_examples, batch_size):
     if not isinstance(model, keras.Layer):
         raise ConfigurationError(
-            f"sensitivity_report: `model` must be a Keras model or layer. Received: {model!r}."
+            f"{call}: `model` must be a Keras model or layer. Received: {model!r}."
         )
     if not model.built:
         raise ConfigurationError(
-            "sensitivity_report: `model` must be built and trained: call it on a batch, or give "
-            f"it a keras.Input. Received: {model!r}."
+            f"{call}: `model` must be built and trained: call it on a batch, or give it a "
+            f"keras.Input. Received: {model!r}."
         )
-    batches.check_count("sensitivity_report", "max_examples", max_examples, optional=True)
-    batches.check_count("sensitivity_report", "batch_size", batch_size)
+    batches.check_count(call, "max_examples", max_examples, optional=True)
+    batches.check_count(call, "batch_size", batch_size)
+
+
+def _check_shapes(call, x, before):
+    """The shapes of one example, which must be those of the batch before, if there is one."""
+    shapes = [leaf.shape[1:] for leaf in nest.flatten(x)]
+    if before not in (None, shapes):
+        raise StructureError(
+            f"{call}: `data` must have the same features in every example. Received: examples of "
+            f"shapes {before} and {shapes}. Pad them to one length."
+        )
+    return shapes
 
 
 def _names(argument, given, default):
