@@ -158,16 +158,16 @@ def fwd_gradients(ys, xs, grad_xs=None, assert_unused=False):
     tangents = nest.flatten(nest.match("fwd_gradients", "grad_xs", tangents, spec))
     # Zeros: rules that clip their cotangent are linear there, and a 0/0 shows itself as NaN.
     dummies = [tf.zeros_like(y) for y in targets]
-    scan.check_forward("fwd_gradients", sources, targets)
+    scan.check_forward("fwd_gradients", sources, targets, nested=False)
     pulled = [nest.densify(g) for g in _gradients(targets, sources, dummies)]
     tangents = [t for t, g in zip(tangents, pulled, strict=True) if g is not None]
     pulled = [g for g in pulled if g is not None]
     if not pulled:
         return nest.pack(ys, [tf.zeros_like(y) for y in targets])
-    scan.check_pullback("fwd_gradients", dummies, pulled)
+    scan.check_pullback("fwd_gradients", sources, targets, dummies, pulled)
     pushed = [nest.densify(g) for g in _gradients(pulled, dummies, tangents)]
     if assert_unused:
-        scan.check_unused("fwd_gradients", dummies, pulled, pushed)
+        scan.check_unused("fwd_gradients", sources, targets, dummies, pulled, pushed)
     zeros_or = [tf.zeros_like(y) if g is None else g for g, y in zip(pushed, targets, strict=True)]
     return nest.pack(ys, zeros_or)
 

@@ -6,14 +6,13 @@ inner tape only and the first pullback by the outer tape only, which watches not
 gives the smallest graph.
 """
 
-import dataclasses
-import weakref
+import threading
 
 import tensorflow as tf
 
 from keras_fwd import functional, nest
 from keras_fwd.errors import LeakError, StructureError
-from keras_fwd.leaks import scan
+from keras_fwd.leaks import scan, tracing
 from keras_fwd.linear_map import LinearMap
 
 
@@ -57,7 +56,7 @@ def linearize(fn, primals, wrt="inputs"):
     array([2., 0.], dtype=float32)
     """
     point = functional.resolve("linearize", fn, primals, wrt)
-    _check_by_tracing("linearize", fn, point, wrt)
+    _check_by_tracing("linearize", fn, point)
     return _linearize("linearize", point)
 
 
@@ -89,7 +88,7 @@ def jvp(fn, primals, tangents, wrt="inputs"):
     """
     point = functional.resolve("jvp", fn, primals, wrt)
     tangents = nest.match("jvp", "tangents", tangents, nest.spec(point.sources))
-    _check_by_tracing("jvp", fn, point, wrt)
+    _check_by_tracing("jvp", fn, point)
     forward = _Forward("jvp", point, persistent=False)
     pullback = _Pullback(forward, persistent=False)
     return forward.outputs, pullback.push(nest.live(tangents))
@@ -121,7 +120,7 @@ def vjp(fn, primals, cotangents, wrt="inputs"):
     {'a': 5.0, 'b': 2.0}
     """
     point = functional.resolve("vjp", fn, primals, wrt)
-    _check_by_tracing("vjp", fn, point, wrt, push=False)
+    _check_by_tracing("vjp", fn, point, passes=1)
     forward = _Forward("vjp", point, persistent=False)
     cotangents = nest.match("vjp", "cotangents", cotangents, nest.spec(forward.outputs))
     return forward.outputs, forward.pull(cotangents)
@@ -133,7 +132,7 @@ def pullback(fn, primals, wrt="inputs", call="pullback"):
     What a symmetric Jacobian (a Hessian) needs, and a gradient; cheaper than `linearize` there.
     """
     point = functional.resolve(call, fn, primals, wrt)
-    _check_by_tracing(call, fn, point, wrt, push=False)
+    _check_by_tracing(call, fn, point, passes=1)
     forward = _Forward(call, point, persistent=True)
     return forward.outputs, forward.pull
 
@@ -148,6 +147,13 @@ def _linearize(call, point):
         nest.spec(forward.outputs),
     )
     return forward.outputs, jacobian
+
+
+class _Depth(threading.local):
+    forward_passes = 0  # that are running, one inside the other
+
+
+_depth = _Depth()
 
 
 class _Forward:
@@ -165,11 +171,15 @@ class _Forward:
             ]
         self.sources = [s for s, live in zip(sources, self.live, strict=True) if live]
         self.tape = tf.GradientTape(persistent=persistent, watch_accessed_variables=False)
-        with self.tape:
-            for source in self.sources:
-                self.tape.watch(source)
-            outputs = point.call(nest.pack(point.sources, sources))
-            self.outputs = functional.as_tensors(call, outputs)
+        _depth.forward_passes += 1
+        try:
+            with self.tape:
+                for source in self.sources:
+                    self.tape.watch(source)
+                outputs = point.call(nest.pack(point.sources, sources))
+                self.outputs = functional.as_tensors(call, outputs)
+        finally:
+            _depth.forward_passes -= 1
         self.targets = [y for y in nest.flatten(self.outputs) if nest.is_differentiable(y.dtype)]
         if not self.targets:
             raise StructureError(
@@ -177,7 +187,8 @@ class _Forward:
                 f"Received: {nest.describe(self.outputs)}."
             )
         if not tf.executing_eagerly():
-            scan.check_forward(call, self.sources, self.targets)
+            nested = _depth.forward_passes > 0
+            scan.check_forward(call, self.sources, self.targets, nested)
 
     def gradient(self, cotangents):
         """Jᵀ cotangents as a list, `None` where no output depends on a source.
@@ -228,7 +239,10 @@ class _Pullback:
         self.depends = [gradient is not None for gradient in gradients]
         self.pulled = [gradient for gradient in gradients if gradient is not None]
         if not tf.executing_eagerly():
-            scan.check_pullback(forward.call, self.dummies, self.pulled)
+            scan.check_pullback(*self._traced(), self.dummies, self.pulled)
+
+    def _traced(self):
+        return self.forward.call, self.forward.sources, self.forward.targets
 
     def push(self, tangents):
         """J tangents as a nest like the outputs, zeros where an output depends on no source."""
@@ -249,7 +263,7 @@ class _Pullback:
             )
         pushed = [nest.densify(p) for p in pushed]
         if not tf.executing_eagerly():
-            scan.check_unused(self.forward.call, self.dummies, self.pulled, pushed)
+            scan.check_unused(*self._traced(), self.dummies, self.pulled, pushed)
         pushed = iter(
             tf.zeros_like(target) if p is None else p
             for p, target in zip(pushed, self.forward.targets, strict=True)
@@ -261,40 +275,12 @@ class _Pullback:
         return nest.pack(outputs, leaves)
 
 
-_traced = weakref.WeakKeyDictionary()  # fn -> signatures that were found clean
+def _check_by_tracing(call, fn, point, passes=2):
+    def derivative(here):
+        forward = _Forward(call, here, persistent=False)
+        if passes == 2:
+            zeros = [tf.zeros_like(source) for source in forward.sources]
+            _Pullback(forward, persistent=False).push(zeros)
 
-
-def _check_by_tracing(call, fn, point, wrt, push=True):
-    """In eager code there is no graph to look at: trace `fn` once, look, and forget the graph."""
-    if not tf.executing_eagerly():
-        return
-    specs = [tf.TensorSpec(s.shape, s.dtype) for s in nest.flatten(point.sources)]
-    signature = (
-        push,
-        str(specs),
-        wrt if isinstance(wrt, str) else tuple(map(id, nest.flatten(wrt))),
-    )
-    try:
-        known = _traced.setdefault(fn, set())
-    except TypeError:  # not hashable, or takes no weak reference
-        known = set()
-    if signature in known:
-        return
-
-    def trace(function):
-        def traced(*leaves):
-            sources = point.sources if point.variables else nest.pack(point.sources, leaves)
-            here = dataclasses.replace(point, sources=sources, function=function)
-            forward = _Forward(call, here, persistent=False)
-            if push:
-                zeros = [tf.zeros_like(source) for source in forward.sources]
-                _Pullback(forward, persistent=False).push(zeros)
-
-        arguments = [] if point.variables else specs
-        tf.function(traced, autograph=False).get_concrete_function(*arguments)
-
-    try:
-        trace(point.function)
-    except tf.errors.OperatorNotAllowedInGraphError:  # `if` or `for` over a tensor
-        trace(tf.autograph.to_graph(point.function))
-    known.add(signature)
+    if tf.executing_eagerly():
+        tracing.trace_once(fn, point, passes, derivative)

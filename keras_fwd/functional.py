@@ -137,7 +137,7 @@ def as_tensors(call, outputs):
     """What `fn` returned, with tensors at the leaves.
 
     Raises:
-        StructureError: nothing, or not tensors.
+        StructureError: nothing, not tensors, or complex ones.
     """
     leaves = nest.flatten(outputs)
     if not leaves or any(leaf is None for leaf in leaves):
@@ -146,6 +146,11 @@ def as_tensors(call, outputs):
         )
     where = [f"fn(primals){path}" for path in nest.paths(outputs)]
     tensors = [nest.to_tensor(call, w, leaf) for w, leaf in zip(where, leaves, strict=True)]
+    if any(tensor.dtype.is_complex for tensor in tensors):
+        raise StructureError(
+            f"{call}: `fn` must return real tensors; return the real and the imaginary part of a "
+            f"complex one. Received: {nest.describe(outputs)}."
+        )
     return nest.pack(outputs, tensors)
 
 

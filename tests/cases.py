@@ -105,9 +105,19 @@ CASES = [
 @pytest.fixture
 def float64():
     """Keras layers and variables in float64."""
+    yield from _dtype("float64")
+
+
+@pytest.fixture
+def float32():
+    """Keras layers and variables in float32, whatever ran before."""
+    yield from _dtype("float32")
+
+
+def _dtype(name):
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx(name)
+    keras.config.set_dtype_policy(name)
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)

@@ -20,12 +20,15 @@ FLOORS = {
     ],
     "derivatives, no Keras": [
         "leaks.graph",
+        "leaks.flow",
         "leaks.scan",
+        "leaks.tracing",
         "double_gradient",
         "derivatives",
     ],
     "linear algebra, no Keras": [
         "solvers",
+        "least_squares",
     ],
     "the bridge to Keras": [
         "model",
@@ -40,6 +43,8 @@ FLOORS = {
         "sensitivity.batches",
         "sensitivity.measures",
         "sensitivity.norms",
+        "sensitivity.columns",
+        "sensitivity.presentation",
         "sensitivity.report",
         "callbacks.jacobian_norm",
     ],

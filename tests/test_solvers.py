@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fwd import nest, solvers
+from keras_fwd import least_squares, nest, solvers
 from keras_fwd.linear_map import LinearMap, diagonal, identity
 from keras_fwd.solvers import Status
 
@@ -49,7 +49,7 @@ class System:
         return np.linalg.solve(self.matrix + damping * np.eye(len(self.h)), self.gradient)
 
 
-def least_squares(method):
+def direct(method):
     def make(system, dtype):
         parts = (system.A, system.b, system.h, system.r)
         return method(*(tf.constant(part, dtype) for part in parts))
@@ -59,7 +59,7 @@ def least_squares(method):
 
 def normal_equations(system, dtype):
     matrix, gradient = tf.constant(system.matrix, dtype), tf.constant(system.gradient, dtype)
-    return solvers.NormalEquations(matrix, gradient)
+    return least_squares.NormalEquations(matrix, gradient)
 
 
 def conjugate_gradient(system, dtype):
@@ -74,8 +74,8 @@ def range_space(system, dtype):
 
 
 SOLVERS = {
-    "dense": least_squares(solvers.DenseLeastSquares),
-    "dual": least_squares(solvers.DualLeastSquares),
+    "dense": direct(least_squares.DenseLeastSquares),
+    "dual": direct(least_squares.DualLeastSquares),
     "normal": normal_equations,
     "cg": conjugate_gradient,
     "range_space": range_space,
@@ -133,7 +133,8 @@ def test_solver_agrees_with_numpy(case, solver):
 def test_solver_gives_the_same_in_graphs(solver, mode):
     system = random_system(7, 4)
     solution = solve(solver, system, 0.5, mode=mode)
-    np.testing.assert_allclose(solution.value, system.solution(0.5), rtol=1e-9)
+    rtol = 1e-7 if mode == "xla" else 1e-9  # XLA iterates for eigenvalues, and stops early
+    np.testing.assert_allclose(solution.value, system.solution(0.5), rtol=rtol)
     assert int(solution.status) == Status.CONVERGED
 
 
@@ -263,7 +264,7 @@ def test_range_space_cg_has_the_iterates_of_cg():
         one = solvers.cg(whole, tf.constant(J.T @ c), *limits)
         other = solvers.range_space_cg(dense_map(J), dense_map(H), tf.constant(c), 0.5, *limits)
         np.testing.assert_allclose(other.value, one.value, rtol=1e-8)
-        np.testing.assert_allclose(other.residual_norm, one.residual_norm, rtol=1e-6)
+        np.testing.assert_allclose(other.residual_norm, one.residual_norm, rtol=1e-6, atol=1e-9)
 
 
 def indefinite(name, entries, b, damping=0.0):
@@ -300,7 +301,9 @@ def test_damping_cures_negative_curvature(name):
 def test_normal_equations_set_negative_eigenvalues_to_zero():
     Q = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     gradient = np.array([1.0, 2.0, 3.0])
-    system = solvers.NormalEquations(tf.constant(Q * [4.0, -2.0, 1.0] @ Q.T), tf.constant(gradient))
+    system = least_squares.NormalEquations(
+        tf.constant(Q * [4.0, -2.0, 1.0] @ Q.T), tf.constant(gradient)
+    )
     expected = Q / [4.5, 0.5, 1.5] @ Q.T @ gradient
     np.testing.assert_allclose(system.solve(0.5).value, expected, rtol=1e-12)
     assert gradient @ system.solve(0.5).value.numpy() > 0

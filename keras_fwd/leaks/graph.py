@@ -139,7 +139,8 @@ def _parse(definition):
                 ordered.append(_node_of(by_name[name]))
             else:
                 stack.append((name, True))
-                stack += [(source.split(":")[0], False) for source in by_name[name].input]
+                sources = (source.lstrip("^") for source in by_name[name].input)
+                stack += [(source.split(":")[0], False) for source in sources]
     arguments = tuple(argument.name for argument in definition.signature.input_arg)
     results = tuple(
         _endpoint(definition.ret[argument.name]) for argument in definition.signature.output_arg

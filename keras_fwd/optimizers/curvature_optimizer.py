@@ -168,8 +168,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     def _logs(self, model_pass, expansion, search):
         """The logs of this batch; its metrics are kept only if the step was."""
+        measured, recorder = model_pass.metrics(expansion.loss)  # first: it may build metrics
         before = model_pass.model.get_metrics_result()
-        measured, recorder = model_pass.metrics(expansion.loss)
         tracker = loss_tracker(model_pass.model)
         if tracker is not None:  # nothing averaged yet: the batch's own loss is what there is
             empty = tf.equal(tracker.count.value, 0)
@@ -229,6 +229,7 @@ class Expansion:
         loss: Scalar.
         gradient: List like the values.
         leaves: The curvature leaves: outputs, or logits.
+        whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
         jacobian: `LinearMap` from the weights to the leaves.
         curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
         finite: Boolean scalar: loss and gradient are.
@@ -237,7 +238,7 @@ class Expansion:
     def __init__(self, model_pass):
         self.values = [tf.identity(variable.value) for variable in model_pass.variables]
         result, J = double_gradient.linearize(model_pass, self.values)
-        self.loss, self.leaves = result["loss"], result["outputs"]
+        self.whole, self.loss, self.leaves = J, result["loss"], result["outputs"]
         nothing = [None] * len(self.leaves)
         self.gradient = J._transpose_mv({"loss": tf.ones_like(self.loss), "outputs": nothing})
         self.jacobian = LinearMap(

@@ -5,6 +5,12 @@ import tensorflow as tf
 
 from keras_fwd import curvature, model, nest, solvers
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.least_squares import (
+    DenseLeastSquares,
+    DualLeastSquares,
+    NormalEquations,
+    on_nests,
+)
 from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers.curvature_optimizer import (
     CurvatureOptimizer,
@@ -117,19 +123,19 @@ class GaussNewton(CurvatureOptimizer):
                 return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
             return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
         columns = _healthy(expansion, J.to_dense(CHUNK))
-        gradient = _healthy(expansion, nest.ravel(expansion.gradient))
         ridge = _healthy(expansion, nest.ravel(ridge))
         if "general" in kinds:
             curved = _healthy(expansion, _product(H, expansion.leaves, columns))
             matrix = tf.linalg.matmul(columns, curved, transpose_a=True) + tf.linalg.diag(ridge)
-            system = solvers.NormalEquations(matrix, gradient)
+            gradient = _healthy(expansion, nest.ravel(expansion.gradient))
+            system = NormalEquations(matrix, gradient)
         else:
             rows = _healthy(expansion, _rooted(H, kinds, expansion.leaves, columns))
-            residual = _healthy(expansion, _residual(H, kinds, expansion, model_pass))
-            rest = gradient - tf.linalg.matvec(rows, residual, transpose_a=True)
-            method = solvers.DenseLeastSquares if solver == "dense" else solvers.DualLeastSquares
-            system = method(rows, residual, ridge, rest)
-        return solvers.on_nests(system, J.in_spec)
+            residual, rest = _residual_and_rest(H, kinds, expansion, model_pass)
+            residual, rest = _healthy(expansion, residual), _healthy(expansion, rest)
+            methods = {"dense": DenseLeastSquares, "dual": DualLeastSquares}
+            system = methods[solver](rows, residual, ridge, rest)
+        return on_nests(system, J.in_spec)
 
     def _choose(self, J, kinds):
         residuals, weights = J.shape
@@ -204,17 +210,24 @@ def _product(H, leaves, columns):
     return tf.transpose(tf.vectorized_map(column, tf.transpose(columns), warn=False))
 
 
-def _residual(H, kinds, expansion, model_pass):
-    """`b` with `Sᵀ b` the loss's gradient in the leaves where the loss is a sum of squares.
+def _residual_and_rest(H, kinds, expansion, model_pass):
+    """`b`, `r` with gradient `Jᵀ Sᵀ b + r`; `b` is zero but where the loss is a sum of squares.
 
-    Elsewhere zero: the gradient is then all in the rest, which the solvers take apart from `b`.
+    The rest is pulled back by itself, not found as a difference: where there is none it is zero to
+    the last bit, for a small damping would magnify the rounding.
     """
     gradient = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
-    parts = []
+    parts, outside = [], []
     for i, (kind, leaf) in enumerate(zip(kinds, expansion.leaves, strict=True)):
+        zeros = tf.zeros_like(leaf)
         if kind == "squares":
             curved = _on_leaf(H, expansion.leaves, i)(tf.ones_like(leaf))
             parts.append(tf.math.divide_no_nan(gradient[i], tf.sqrt(tf.maximum(curved, 0.0))))
+            outside.append(-gradient[i])
         else:
-            parts.append(tf.zeros_like(leaf))
-    return nest.ravel(parts, nest.accumulator_dtype(expansion.gradient))
+            parts.append(zeros)
+            outside.append(zeros)
+    # The loss less the outputs that the residual stands for: these cancel inside one pullback.
+    rest = expansion.whole._transpose_mv({"loss": tf.ones_like(expansion.loss), "outputs": outside})
+    dtype = nest.accumulator_dtype(expansion.gradient)
+    return nest.ravel(parts, dtype), nest.ravel(rest, dtype)

@@ -1,0 +1,201 @@
+"""What a value reaches in a traced graph: data flow into loop bodies, branches and functions."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from keras_fwd.leaks import graph as graphs
+
+#: Forward ops without a gradient whose true derivative is zero, or was meant to be.
+CONSTANT = graphs.SHAPE_ONLY | frozenset(
+    "StopGradient Const OneHot Less LessEqual Greater GreaterEqual Equal NotEqual "
+    "ApproximateEqual LogicalAnd LogicalOr LogicalNot BitwiseAnd BitwiseOr BitwiseXor Invert "
+    "InvertPermutation ConcatOffset BroadcastGradientArgs Assert AsString StringJoin "
+    "NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionWithOverlaps ScalarSummary "
+    "HistogramSummary Multinomial StatelessMultinomial SparseMatrixNNZ".split()
+)
+#: Ops that write a value (their second input) into a variable; a later read depends on it.
+WRITES = frozenset("AssignVariableOp AssignAddVariableOp AssignSubVariableOp".split())
+#: Ops whose registered gradient is zero, as is right in a forward pass; in a pullback, a cotangent
+#: must not pass through them.
+STEPS = frozenset("Sign Floor Ceil Rint Round FloorDiv FloorMod ArgMax ArgMin".split())
+
+
+class Flow:
+    """Data flow between endpoints `(node, output index)`, into loop bodies and branches.
+
+    Args:
+        functions: From a name to its `Body`.
+        derivative: Follow only what may carry a derivative: not comparisons, steps, integers, nor
+            what a `tf.custom_gradient` computes, for its own rule stands in for that.
+    """
+
+    def __init__(self, functions, derivative=False):
+        self._functions = functions
+        self._derivative = derivative
+
+    def forward(self, nodes, seeds):
+        """All endpoints whose value depends on a seed; `(node, None)` stands for all outputs."""
+        reached = set(seeds)
+        for node in nodes:
+            hit = self.hit(node, reached)
+            if not hit or self._stops(node):
+                continue
+            if node.type in WRITES and 1 in hit:
+                reached.add(node.inputs[0])
+            if node.type in graphs.BODIES:
+                reached.update((node.name, i) for i in self._through(node, hit, self._body_forward))
+            elif self._derivative and node.carriers is not None:
+                reached.update((node.name, i) for i in node.carriers)
+            else:
+                reached.add((node.name, None))
+        return reached
+
+    def _stops(self, node):
+        if self._derivative and (is_step(node) or node.type in CONSTANT):
+            return True
+        return node.type in graphs.SHAPE_ONLY
+
+    def backward(self, nodes, targets):
+        """All endpoints that a target's value depends on."""
+        needed = set(targets)
+        outputs = {}
+        for name, index in needed:
+            outputs.setdefault(name, set()).add(index)
+        for node in reversed(nodes):
+            if node.type in WRITES and node.inputs[0] in needed:  # read later
+                needed.add((node.name, 0))
+                outputs[node.name] = {0}
+            wanted = outputs.get(node.name)
+            if not wanted or self._stops(node):
+                continue
+            indices = range(len(node.inputs))
+            if self._derivative and is_custom(node):  # its results, then its arguments: they count
+                indices = indices[max(wanted) + 1 :]
+            elif node.type in graphs.BODIES:
+                indices = self._through(node, wanted, self._body_backward, backward=True)
+            for i in indices:
+                needed.add(node.inputs[i])
+                outputs.setdefault(node.inputs[i][0], set()).add(node.inputs[i][1])
+        return needed
+
+    @staticmethod
+    def hit(node, endpoints):
+        """Which inputs of the node are among the endpoints."""
+        return {
+            i
+            for i, (name, index) in enumerate(node.inputs)
+            if (name, index) in endpoints or (name, None) in endpoints
+        }
+
+    def path(self, nodes, seeds, targets):
+        """The nodes between seeds and targets, each with the inputs that seeds reach.
+
+        The nodes inside bodies are given instead of those that call them, named after both.
+        """
+        reached, needed = self.forward(nodes, seeds), self.backward(nodes, targets)
+        wanted = {}
+        for name, index in needed:
+            wanted.setdefault(name, set()).add(index)
+        for node in nodes:
+            hit = self.hit(node, reached)
+            if not hit or node.name not in wanted or node.type in graphs.SHAPE_ONLY:
+                continue
+            if node.type in graphs.BODIES:
+                yield from self._path_inside(node, hit, wanted[node.name])
+            else:
+                yield node, hit
+
+    def _path_inside(self, node, hit, wanted):
+        offset = node.type in graphs.BRANCHES
+        if node.type in graphs.LOOPS:
+            hit = self._through(node, hit, self._body_forward)
+            wanted = self._through(node, wanted, self._body_backward, backward=True)
+        for body in graphs.bodies_of(node, self._functions):
+            seeds = {(body.arguments[i - offset], 0) for i in hit if i >= offset}
+            for inner, reached in self.path(body.nodes, seeds, {body.results[i] for i in wanted}):
+                yield dataclasses.replace(inner, name=f"{node.name}/{inner.name}"), reached
+
+    def _through(self, node, indices, step, backward=False):
+        """Carry input indices to output indices, or back, over a node that runs bodies."""
+        bodies = graphs.bodies_of(node, self._functions)
+        if node.type in graphs.LOOPS:  # a loop feeds its results back: iterate until stable
+            current = set(indices)
+            while True:
+                grown = current.union(*(step(body, current) for body in bodies))
+                if grown == current:
+                    return current
+                current = grown
+        if node.type not in graphs.BRANCHES:
+            return set().union(*(step(body, indices) for body in bodies))
+        choice = set() if self._derivative else {0}
+        if backward:
+            return choice | {i + 1 for body in bodies for i in step(body, indices)}
+        if indices & choice:
+            return set(range(len(bodies[0].results)))
+        return set().union(*(step(body, {i - 1 for i in indices if i}) for body in bodies))
+
+    def _body_forward(self, body, arguments):
+        reached = self.forward(body.nodes, {(body.arguments[i], 0) for i in arguments})
+        return {
+            i
+            for i, (name, index) in enumerate(body.results)
+            if (name, index) in reached or (name, None) in reached
+        }
+
+    def _body_backward(self, body, results):
+        needed = {name for name, _ in self.backward(body.nodes, {body.results[i] for i in results})}
+        return {i for i, name in enumerate(body.arguments) if name in needed}
+
+
+def between(sources, targets, derivative=False, blocked=frozenset()):
+    """The nodes between sources and targets, in each graph that holds a target."""
+    targets = [t for t in targets if graphs.is_symbolic(t)]
+    for graph in {t.graph for t in targets}:
+        wanted = {_endpoint(t) for t in targets if t.graph is graph}
+        nodes, seeds = _reached_in(graph, sources, derivative)
+        nodes = [node for node in nodes if node.type not in blocked]
+        yield from _flow(graph, nodes, derivative).path(nodes, seeds, wanted)
+
+
+def _reached_in(graph, sources, derivative):
+    """The nodes of a graph that may matter, and the endpoints through which sources enter it."""
+    inside = [s for s in sources if graphs.is_symbolic(s) and s.graph is graph]
+    if len(inside) == len(sources):
+        first = min(graphs.position(graph, t) for t in inside)
+        return graphs.nodes_since(graph, first), {_endpoint(t) for t in inside}
+    handles = {id(s.handle) for s in sources if isinstance(s, tf.Variable)}
+    seeds, outer_flows = {_endpoint(t) for t in inside}, {}
+    for outer, name in graphs.captures(graph):
+        if not graphs.is_symbolic(outer):
+            if id(outer) in handles:
+                seeds.add((name, 0))
+            continue
+        if outer.graph not in outer_flows:
+            nodes, entered = _reached_in(outer.graph, sources, derivative)
+            flow = _flow(outer.graph, nodes, derivative)
+            outer_flows[outer.graph] = flow.forward(nodes, entered)
+        reached = outer_flows[outer.graph]
+        if _endpoint(outer) in reached or (outer.op.name, None) in reached:
+            seeds.add((name, 0))
+    return graphs.nodes_since(graph), seeds
+
+
+def _flow(graph, nodes, derivative):
+    runs_bodies = any(node.type in graphs.BODIES for node in nodes)
+    return Flow(graphs.library(graph) if runs_bodies else None, derivative)
+
+
+def _endpoint(tensor):
+    return tensor.op.name, tensor.value_index
+
+
+def is_custom(node):
+    """Whether a node is the one that a function with a `tf.custom_gradient` ends in."""
+    return node.type == "IdentityN" and node.attr("_gradient_op_type") is not None
+
+
+def is_step(node):
+    """Whether a node is constant almost everywhere, or counts."""
+    to_integer = node.type == "Cast" and not graphs.carries(tf.as_dtype(node.attr("DstT")))
+    return to_integer or node.type in STEPS
