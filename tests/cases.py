@@ -1,6 +1,7 @@
 """Small models, and the oracles that their derivatives are compared with."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -121,6 +122,14 @@ def _dtype(name):
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
+
+
+# By name: how a function of tensors is run. AutoGraph, which takes its time, has tests of its own.
+MODES = {
+    "eager": lambda f: f,
+    "graph": functools.partial(tf.function, autograph=False),
+    "xla": functools.partial(tf.function, autograph=False, jit_compile=True),
+}
 
 
 def random(shape, seed=0, dtype="float64"):

@@ -14,9 +14,11 @@ losses = keras.losses
 
 @pytest.fixture(autouse=True)
 def float64():
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx("float32")
+    for name in ("float64", "float32"):
+        keras.config.set_floatx(name)
+        keras.config.set_dtype_policy(name)  # Keras keeps the one it first used
+        if name == "float64":
+            yield
 
 
 def net(*stack, inputs=3):

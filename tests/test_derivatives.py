@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from cases import (
     CASES,
+    MODES,
     central_difference,
     float64,  # noqa: F401 - a fixture
     random,
@@ -25,7 +26,7 @@ from keras_fwd import (
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-MODES = {"eager": lambda f: f, "graph": tf.function}
+modes = pytest.mark.parametrize("mode", ["eager", "graph"])
 WAYS = ["auto", "forward", "reverse"]
 CHUNKS = [None, 2]
 
@@ -40,7 +41,7 @@ def tape_jacobian(fn, sources):
 # --- jacobian -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 @pytest.mark.parametrize("chunk_size", CHUNKS)
 @pytest.mark.parametrize("way", WAYS)
 def test_jacobian_by_inputs_equals_tape_jacobian(way, chunk_size, mode):
@@ -52,7 +53,7 @@ def test_jacobian_by_inputs_equals_tape_jacobian(way, chunk_size, mode):
     assert relative_error(actual, expected) < 1e-13
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 @pytest.mark.parametrize("per_example", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_jacobian_by_weights_equals_tape_jacobian(way, per_example, mode):
@@ -66,7 +67,7 @@ def test_jacobian_by_weights_equals_tape_jacobian(way, per_example, mode):
     assert relative_error(actual, expected) < 1e-13
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 @pytest.mark.parametrize("way", WAYS)
 def test_jacobian_of_nests_has_outputs_outside_and_inputs_inside(way, mode):
     primals = {"a": random([2]), "b": (random([3, 1], 1), tf.constant([1, 0]))}
@@ -105,7 +106,7 @@ def per_example_reference(fn, x):
     return tape.batch_jacobian(y, x)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 @pytest.mark.parametrize("chunk_size", CHUNKS)
 @pytest.mark.parametrize("way", WAYS)
 def test_per_example_jacobian_equals_batch_jacobian(way, chunk_size, mode):
@@ -196,7 +197,7 @@ def test_auto_takes_the_way_with_fewer_products():
         assert types[0] == types[1]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 def test_jacobian_of_a_recurrent_model(mode):
     model = keras.Sequential([keras.Input([3, 1]), keras.layers.GRU(2)])
     x = random([2, 3, 1])
@@ -232,13 +233,12 @@ def loss(fn):
     return lambda x: tf.reduce_sum(tf.sin(fn(x)) * tf.range(1.0, 3.0, dtype=tf.float64))
 
 
-@pytest.mark.parametrize("mode", [*MODES, "xla"])
+@pytest.mark.parametrize("mode", MODES)
 def test_hessian_equals_closed_form(mode):
-    modes = {**MODES, "xla": lambda f: tf.function(f, jit_compile=True)}
     x = random([3])
     A = random([3, 3])
 
-    @modes[mode]
+    @MODES[mode]
     def matrix(x):
         return hessian(lambda x: tf.reduce_sum(x * tf.linalg.matvec(A, x)) ** 2, x).to_dense()
 
@@ -248,7 +248,7 @@ def test_hessian_equals_closed_form(mode):
     assert relative_error(matrix(x), expected) < 1e-13
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 def test_hessian_by_inputs_equals_tape_jacobian_of_the_gradient(mode):
     scalar = loss(CASES[0].function()[0])
     x = CASES[0].inputs()
@@ -264,7 +264,7 @@ def test_hessian_by_inputs_equals_tape_jacobian_of_the_gradient(mode):
     assert relative_error(actual, expected) < 1e-13
 
 
-@pytest.mark.parametrize("mode", MODES)
+@modes
 def test_hessian_product_by_weights_equals_central_difference(mode):
     model, variables = CASES[0].function()
     values = [v.value for v in variables]
@@ -493,7 +493,7 @@ TRAINING = {"batch_normalization", "dropout", "gaussian_noise"}  # differ in tra
 
 
 def no_false_alarm(fn, x, variables=None):
-    @tf.function
+    @MODES["graph"]
     def pushed(x):
         y = fn(x)
         return fwd_gradients(y, [x] if variables is None else variables, assert_unused=True)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from cases import (
     CASES,
+    MODES,
     central_difference,
     dot,
     flat,
@@ -18,12 +19,6 @@ from cases import (
 from keras_fwd import jvp, linearize, vjp
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-MODES = {
-    "eager": lambda f: f,
-    "graph": tf.function,
-    "xla": lambda f: tf.function(f, jit_compile=True),
-}
 
 
 def grid():
@@ -71,7 +66,7 @@ def test_dense_matrix_equals_tape_jacobian(case, wrt):
     fn, variables = case.function()
     wrt, values, _ = sources(case.inputs(), variables, wrt)
 
-    @tf.function
+    @MODES["graph"]
     def both(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -447,15 +442,15 @@ def loops(x):
     return y
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("mode", [lambda f: f, tf.function], ids=["eager", "autograph"])
 @pytest.mark.parametrize(
     ("fn", "derivative"), [(branches, lambda x: 2 * x), (loops, lambda x: 3 * x**2)]
 )
 def test_control_flow_on_tensors_inside_fn(fn, derivative, mode):
     x = tf.constant([1.0, 2.0], tf.float64)
-    _, pushed = MODES[mode](lambda x: jvp(fn, x, tf.ones_like(x)))(x)
+    _, pushed = mode(lambda x: jvp(fn, x, tf.ones_like(x)))(x)
     assert relative_error(pushed, derivative(x)) < 1e-15
-    pushed, pulled = MODES[mode](lambda x: [m(x) for m in both_ways(fn, x)])(x)
+    pushed, pulled = mode(lambda x: [m(x) for m in both_ways(fn, x)])(x)
     assert relative_error([pushed, pulled], [derivative(x) * x] * 2) < 1e-15
 
 

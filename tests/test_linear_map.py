@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import dot, flat, random, relative_error
+from cases import MODES, dot, flat, random, relative_error
 
 from keras_fwd import LinearMap, StructureError, linearize, nest
 from keras_fwd.linear_map import block_diagonal, diagonal, identity
@@ -107,7 +107,7 @@ def test_algebra_equals_that_of_matrices(expression, expected, mode):
         result = expression(A, B)
         return result.to_dense(), result.T.to_dense()
 
-    matrix, transpose = (tf.function(matrices) if mode == "graph" else matrices)()
+    matrix, transpose = MODES[mode](matrices)()
     assert relative_error(matrix, expected(a, b)) < 1e-14
     assert relative_error(transpose, expected(a, b).T) < 1e-14
 
@@ -141,13 +141,6 @@ def test_block_diagonal_has_the_blocks_on_its_diagonal():
 
 
 # --- dense and SciPy forms ------------------------------------------------------------------------
-
-
-MODES = {
-    "eager": lambda f: f,
-    "graph": tf.function,
-    "xla": lambda f: tf.function(f, jit_compile=True),
-}
 
 
 @pytest.mark.parametrize("mode", MODES)

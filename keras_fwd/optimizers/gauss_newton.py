@@ -3,14 +3,8 @@
 import keras
 import tensorflow as tf
 
-from keras_fwd import curvature, model, nest, solvers
+from keras_fwd import curvature, least_squares, model, nest, solvers
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.least_squares import (
-    DenseLeastSquares,
-    DualLeastSquares,
-    NormalEquations,
-    on_nests,
-)
 from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers.curvature_optimizer import (
     CurvatureOptimizer,
@@ -128,14 +122,15 @@ class GaussNewton(CurvatureOptimizer):
             curved = _healthy(expansion, _product(H, expansion.leaves, columns))
             matrix = tf.linalg.matmul(columns, curved, transpose_a=True) + tf.linalg.diag(ridge)
             gradient = _healthy(expansion, nest.ravel(expansion.gradient))
-            system = NormalEquations(matrix, gradient)
+            system = least_squares.NormalEquations(matrix, gradient)
         else:
             rows = _healthy(expansion, _rooted(H, kinds, expansion.leaves, columns))
             residual, rest = _residual_and_rest(H, kinds, expansion, model_pass)
             residual, rest = _healthy(expansion, residual), _healthy(expansion, rest)
-            methods = {"dense": DenseLeastSquares, "dual": DualLeastSquares}
-            system = methods[solver](rows, residual, ridge, rest)
-        return on_nests(system, J.in_spec)
+            dense = solver == "dense"
+            method = least_squares.DenseLeastSquares if dense else least_squares.DualLeastSquares
+            system = method(rows, residual, ridge, rest)
+        return least_squares.on_nests(system, J.in_spec)
 
     def _choose(self, J, kinds):
         residuals, weights = J.shape
