@@ -1,9 +1,11 @@
 # make demo        the quickstart, with only what users need
 # make test        the fast tests          make test-slow   the others
 # make lint        ruff and pyright        make examples    every numbered example
+# make test JOBS=8  on a machine with more cores
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 # 3: on a machine without a GPU, TensorFlow logs its absence as an error.
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
@@ -15,10 +17,10 @@ demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
 
 test: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS)
 
 test-slow: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest -m slow || [ $$? -eq 5 ]  # 5: there are none
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow || [ $$? -eq 5 ]  # 5: there are none
 
 lint: .venv/.ready-dev
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ FLOORS = {
         "optimizers.hook",
         "optimizers.damping",
         "optimizers.watch",
+        "optimizers.expansion",
         "optimizers.curvature_optimizer",
         "optimizers.gauss_newton",
         "sensitivity.batches",

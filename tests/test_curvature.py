@@ -304,7 +304,6 @@ def hinge_by_relu(y, p):
     return tf.reduce_mean(tf.nn.relu(1 - y * p))
 
 
-@pytest.mark.xfail(reason="ReluGrad depends on its second input by a step, which is not seen yet")
 def test_a_hinge_by_relu_is_refused():
     fn = net(layers.Dense(3), inputs=4)
     with pytest.raises(keras_fwd.ConfigurationError):

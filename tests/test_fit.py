@@ -275,17 +275,18 @@ def test_compiling_again_changes_the_optimizer():
     expected.set_weights(weights)
     fit(expected, X, Y)
     np.testing.assert_array_equal(flat(fn), flat(expected))
-    assert "damping" in fit(compiled(fn), X, Y)
 
 
 def test_two_models_may_share_an_optimizer_and_its_damping():
     shared = keras_fwd.GaussNewton()
     fit(compiled(optimizer=shared), X, Y)
     alone = keras_fwd.GaussNewton(damping=float(shared.damping))
-    same(
-        trained(net(layers.Dense(1)), optimizer=shared),
-        trained(net(layers.Dense(1)), optimizer=alone),
-    )
+    ends = []
+    for optimizer in (shared, alone):
+        fn = compiled(net(layers.Dense(1)), optimizer=optimizer)
+        fn.train_on_batch(X, Y)
+        ends.append(flat(fn))
+    same(*ends)
 
 
 # --- what is counted ------------------------------------------------------------------------------
@@ -307,7 +308,7 @@ def test_logs_are_those_of_keras_before_anything_moves():
     for optimizer in (keras_fwd.GaussNewton(0.0), keras.optimizers.SGD(0.0)):
         fn = compiled(with_everything(), SPARSE, optimizer, **arguments)
         weights = np.linspace(0, 2, 12)
-        logs.append(fit(fn, X, LABELS, sample_weight=weights, epochs=2, batch_size=5))
+        logs.append(fit(fn, X, LABELS, sample_weight=weights, batch_size=4))
     ours, theirs = logs
     assert set(ours) - set(theirs) == {"damping", "reduction_ratio", "solver_iterations"}
     for name, values in theirs.items():
@@ -333,7 +334,7 @@ def test_losses_of_single_outputs_are_logged_as_in_keras():
     for optimizer in (keras_fwd.GaussNewton(0.0), keras.optimizers.SGD(0.0)):
         fn.set_weights(start)
         compiled(fn, {"a": "mse", "b": "huber"}, optimizer, loss_weights={"a": 1.0, "b": 0.5})
-        logs.append(fit(fn, X, {"a": Y, "b": X[:, :2]}, batch_size=5))
+        logs.append(fit(fn, X, {"a": Y, "b": X[:, :2]}, batch_size=4))
     for name in ("loss", "a_loss", "b_loss"):
         assert logs[0][name] == pytest.approx(logs[1][name], rel=1e-5), name
 
@@ -402,10 +403,9 @@ def test_lists_of_outputs_with_different_losses():
     inputs = keras.Input((3,))
     heads = [layers.Dense(1), layers.Dense(3, activation="softmax")]
     fn = compiled(keras.Model(inputs, [head(inputs) for head in heads]), ["mse", SPARSE])
-    first = fn.train_on_batch(X, [Y, LABELS])[0]
-    fit(fn, X, [Y, LABELS], epochs=5, batch_size=12)
+    history = fit(fn, X, [Y, LABELS], epochs=5, batch_size=12)
     same(kernel_and_bias(heads[0]), solution(X, Y), rtol=2e-2)
-    assert fn.evaluate(X, [Y, LABELS], verbose=0)[0] < first
+    assert history["loss"][-1] < history["loss"][0]
 
 
 def test_frozen_layers_stay_and_the_others_reach_their_optimum():
@@ -460,7 +460,7 @@ TARGETS = {
 def test_targets_and_weights_of_every_kind_give_least_squares(name):
     y, arguments = TARGETS[name]
     fn = compiled(net(layers.Dense(1)), optimizer=undamped())
-    fit(fn, X, y, epochs=1, batch_size=12, **arguments)
+    fn.train_on_batch(X, y, **arguments)
     weights = arguments.get("sample_weight")
     if "class_weight" in arguments:
         weights = np.where(y == 1, 3, 1)
@@ -500,19 +500,25 @@ def test_mixed_bfloat16_trains():
 
 def test_training_goes_on_bit_for_bit_after_save_and_load(tmp_path):
     schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 3, 0.9)
-    optimizer = keras_fwd.GaussNewton(schedule, damping=0.02, solver="cg")
-    fn = compiled(with_everything(), SPARSE, optimizer, metrics=["accuracy"])
-    fit(fn, X, LABELS)
+    fn = net(
+        layers.BatchNormalization(), layers.Dropout(0.4), layers.Dense(3, activation="softmax")
+    )
+    compiled(fn, SPARSE, keras_fwd.GaussNewton(schedule, damping=0.02, solver="cg"))
+    for _ in range(3):
+        fn.train_on_batch(X, LABELS)
     fn.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     # Keras does not save the seeds of dropout.
-    again.layers[2].seed_generator.state.assign(fn.layers[2].seed_generator.state)
+    again.layers[1].seed_generator.state.assign(fn.layers[1].seed_generator.state)
     assert again.optimizer.get_config()["solver"] == "cg"
-    for ours, theirs in zip(fn.optimizer.variables, again.optimizer.variables, strict=True):
+    for _ in range(3):
+        ours, theirs = (f.train_on_batch(X, LABELS, return_dict=True) for f in (fn, again))
+        assert ours == theirs
+    variables = [*fn.variables, *fn.optimizer.variables]
+    loaded = [*again.variables, *again.optimizer.variables]
+    for ours, theirs in zip(variables, loaded, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
-    assert fit(fn, X, LABELS) == fit(again, X, LABELS)
-    for ours, theirs in zip(fn.variables, again.variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    assert int(again.optimizer.iterations) == 6
 
 
 def test_early_stopping_restores_the_best_weights():
@@ -579,22 +585,32 @@ class Watching(keras.callbacks.Callback):
         self.dampings.append(float(self.model.optimizer.damping))
 
 
-@pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    ("where", "value"), [("inputs", np.nan), ("targets", np.inf), ("sample weights", np.nan)]
-)
-def test_one_bad_batch_is_left_out_and_counted(where, value, mode):
-    x, y, weights = spoilt(where, value)
-    watch = Watching()
+MODES = ["graph", pytest.param("xla", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_bad_batch_is_left_out_and_counted(mode):
     fn = compiled(metrics=["mae"], jit_compile=mode == "xla")
-    history = fit(fn, x, y, sample_weight=weights, epochs=1, batch_size=3, callbacks=[watch])
-    first, second, third, _ = watch.weights
-    np.testing.assert_array_equal(second, first)
-    assert (third != second).all()
-    assert watch.dampings[1] == pytest.approx(2 * watch.dampings[0])
-    assert history["nonfinite_steps"] == [1]
-    assert fn.optimizer.nonfinite_steps == 1
-    assert np.isfinite([*history["loss"], *history["mae"]]).all()
+    start = fn.get_weights()
+    cases = [
+        ("inputs", np.nan),
+        ("inputs", np.inf),
+        ("targets", np.inf),
+        ("sample weights", np.nan),
+    ]
+    for count, (where, value) in enumerate(cases, 1):
+        x, y, weights = spoilt(where, value)
+        watch = Watching()
+        fn.set_weights(start)
+        fn.optimizer.damping.assign(0.1)
+        history = fit(fn, x, y, sample_weight=weights, epochs=1, batch_size=3, callbacks=[watch])
+        first, second, third, _ = watch.weights
+        np.testing.assert_array_equal(second, first, err_msg=where)
+        assert (third != second).all(), where
+        assert watch.dampings[1] == pytest.approx(2 * watch.dampings[0]), where
+        assert history["nonfinite_steps"] == [count]
+        assert fn.optimizer.nonfinite_steps == count
+        assert np.isfinite([*history["loss"], *history["mae"]]).all(), where
 
 
 def test_metrics_are_those_of_the_good_batches():
@@ -613,30 +629,30 @@ def test_a_model_without_bad_batches_does_not_log_their_count():
 
 # what is spoilt: what the message names
 BAD = {
-    "inputs": r"NaN in inputs\['x1'\], at step 2",
-    "targets": r"infinity in targets\['u'\], at step 2",
-    "weight": r"NaN in weight 'u/kernel', at step 0",
+    "inputs": r"NaN in inputs\['x1'\], at step 2\b",
+    "targets": r"infinity in targets\['u'\], at step 24\b",
+    "weight": r"NaN in weight 'u/kernel', at step 44\b",
 }
 
 
-@pytest.mark.parametrize("mode", ["graph", pytest.param("xla", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("what", BAD)
-def test_twenty_bad_batches_in_a_row_stop_training_and_are_named(what, mode):
+@pytest.mark.parametrize("mode", MODES)
+def test_twenty_bad_batches_in_a_row_stop_training_and_are_named(mode):
     fn = compiled(two_branches(), "mse", jit_compile=mode == "xla")
-    x = {"x1": np.tile(X, (2, 1)), "x2": np.tile(X, (2, 1))}
-    y = {"u": np.tile(Y, (2, 1)), "v": np.tile(X[:, :2], (2, 1))}
-    if what == "inputs":
-        x["x1"][2:] = np.nan
-    elif what == "targets":
-        y["u"][2:] = np.inf
-    else:
-        fn.get_layer("u").kernel.assign(np.full((3, 1), np.nan))
-    watch = Watching()
-    with pytest.raises(keras_fwd.NumericalError, match=f"20 batches in a row.*{BAD[what]}"):
-        fit(fn, x, y, batch_size=1, callbacks=[watch])
-    assert len(watch.weights) == (19 if what == "weight" else 21)  # the 20th raises
-    np.testing.assert_array_equal(flat(fn), watch.weights[-19])
-    assert fn.optimizer.nonfinite_steps == 20
+    for stops, (what, message) in enumerate(BAD.items(), 1):
+        x = {"x1": np.tile(X, (2, 1)), "x2": np.tile(X, (2, 1))}
+        y = {"u": np.tile(Y, (2, 1)), "v": np.tile(X[:, :2], (2, 1))}
+        if what == "inputs":
+            x["x1"][2:] = np.nan
+        elif what == "targets":
+            y["u"][2:] = np.inf
+        else:
+            fn.get_layer("u").kernel.assign(np.full((3, 1), np.nan))
+        watch = Watching()
+        with pytest.raises(keras_fwd.NumericalError, match=f"20 batches in a row.*{message}"):
+            fit(fn, x, y, batch_size=1, callbacks=[watch])
+        assert len(watch.weights) == (19 if what == "weight" else 21)  # the 20th raises
+        np.testing.assert_array_equal(flat(fn), watch.weights[-19])
+        assert fn.optimizer.nonfinite_steps == 20 * stops
 
 
 def test_training_may_go_on_after_the_stop():

@@ -19,6 +19,8 @@ WRITES = frozenset("AssignVariableOp AssignAddVariableOp AssignSubVariableOp".sp
 #: Ops whose registered gradient is zero, as is right in a forward pass; in a pullback, a cotangent
 #: must not pass through them.
 STEPS = frozenset("Sign Floor Ceil Rint Round FloorDiv FloorMod ArgMax ArgMin".split())
+#: Inputs that only choose between branches: the derivative by them is zero almost everywhere.
+STEP_INPUTS = {"ReluGrad": {1}, "Relu6Grad": {1}, "LeakyReluGrad": {1}}
 
 
 class Flow:
@@ -70,23 +72,27 @@ class Flow:
             if not wanted or self._stops(node):
                 continue
             indices = range(len(node.inputs))
-            if self._derivative and is_custom(node):  # its results, then its arguments: they count
+            if self._derivative and is_custom(node):
+                # Its inputs are the function's results, then its arguments, which alone count.
                 indices = indices[max(wanted) + 1 :]
             elif node.type in graphs.BODIES:
                 indices = self._through(node, wanted, self._body_backward, backward=True)
-            for i in indices:
+            for i in set(indices) - self._idle(node):
                 needed.add(node.inputs[i])
                 outputs.setdefault(node.inputs[i][0], set()).add(node.inputs[i][1])
         return needed
 
-    @staticmethod
-    def hit(node, endpoints):
+    def hit(self, node, endpoints):
         """Which inputs of the node are among the endpoints."""
-        return {
+        found = {
             i
             for i, (name, index) in enumerate(node.inputs)
             if (name, index) in endpoints or (name, None) in endpoints
         }
+        return found - self._idle(node)
+
+    def _idle(self, node):
+        return STEP_INPUTS.get(node.type, set()) if self._derivative else set()
 
     def path(self, nodes, seeds, targets):
         """The nodes between seeds and targets, each with the inputs that seeds reach.

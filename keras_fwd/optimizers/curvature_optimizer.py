@@ -12,12 +12,12 @@ import weakref
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, nest
+from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError, NumericalError
-from keras_fwd.linear_map import LinearMap
 from keras_fwd.model import Recorder, TrainingPass, loss_tracker
 from keras_fwd.optimizers import damping as control
 from keras_fwd.optimizers import hook
+from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.watch import Watch
 
 
@@ -221,41 +221,6 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         }
 
 
-class Expansion:
-    """The loss of a batch to second order in the weights, at their present values.
-
-    Attributes:
-        values: The weights, a list of tensors.
-        loss: Scalar.
-        gradient: List like the values.
-        leaves: The curvature leaves: outputs, or logits.
-        whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
-        jacobian: `LinearMap` from the weights to the leaves.
-        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
-        finite: Boolean scalar: loss and gradient are.
-    """
-
-    def __init__(self, model_pass):
-        self.values = [tf.identity(variable.value) for variable in model_pass.variables]
-        result, J = double_gradient.linearize(model_pass, self.values)
-        self.whole, self.loss, self.leaves = J, result["loss"], result["outputs"]
-        nothing = [None] * len(self.leaves)
-        self.gradient = J._transpose_mv({"loss": tf.ones_like(self.loss), "outputs": nothing})
-        self.jacobian = LinearMap(
-            lambda tangents: J._mv(tangents)["outputs"],
-            lambda cotangents: J._transpose_mv({"loss": None, "outputs": cotangents}),
-            J.in_spec,
-            J.out_spec["outputs"],
-        )
-        self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
-        self.curvature = None
-
-    def predicted_change(self, step):
-        """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
-        linear = nest.dot(self.gradient, step)
-        return linear + nest.dot(step, self.curvature._mv(step)) / 2
-
-
 def _check_model(optimizer, model, batch):
     if any(leaf.shape.rank and leaf.shape[0] == 0 for leaf in nest.live(batch[0])):
         raise ConfigurationError(
@@ -281,7 +246,7 @@ def _check_model(optimizer, model, batch):
 
 
 def _not_negative(argument, value, owner):
-    if not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) < float("inf"):
         raise ConfigurationError(
             f"{owner}: `{argument}` must be a finite number of at least 0. "
             f"Received: {argument}={value!r}."

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, model, nest, solvers
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.linear_map import diagonal
+from keras_fwd.linear_map import diagonal, rowwise
 from keras_fwd.optimizers.curvature_optimizer import (
     CurvatureOptimizer,
     _at_least_one,
@@ -202,7 +202,8 @@ def _product(H, leaves, columns):
     def column(c):
         return nest.ravel(H._mv(nest.unravel(c, leaves)), columns.dtype)
 
-    return tf.transpose(tf.vectorized_map(column, tf.transpose(columns), warn=False))
+    mapped, _ = rowwise(column, tf.TensorSpec(columns.shape[:1], columns.dtype))
+    return tf.transpose(mapped(tf.transpose(columns)))
 
 
 def _residual_and_rest(H, kinds, expansion, model_pass):

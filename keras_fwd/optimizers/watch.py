@@ -37,7 +37,9 @@ class Watch:
             flags = tf.stack([~tf.reduce_all(tf.math.is_finite(t)) for _, t in watched])
             nans = tf.stack([tf.reduce_any(tf.math.is_nan(t)) for _, t in watched])
             first = tf.argmax(flags)
-            return tf.constant(numbers, tf.int64)[first], tf.cast(nans[first], tf.int64)
+            # Not by slices: XLA would compile each step anew, for the place as a constant.
+            number = tf.gather(tf.constant(numbers, tf.int64), first)
+            return number, tf.cast(tf.gather(nans, first), tf.int64)
 
         where, is_nan = tf.cond(first, locate, lambda: (self._where.value, self._is_nan.value))
         self._where.assign(where)

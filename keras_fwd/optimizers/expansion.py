@@ -1,0 +1,41 @@
+"""The loss of one batch to second order in the weights: what a step is built from and judged by."""
+
+import tensorflow as tf
+
+from keras_fwd import double_gradient, nest
+from keras_fwd.linear_map import LinearMap
+
+
+class Expansion:
+    """The loss of a batch to second order in the weights, at their present values.
+
+    Attributes:
+        values: The weights, a list of tensors.
+        loss: Scalar.
+        gradient: List like the values.
+        leaves: The curvature leaves: outputs, or logits.
+        whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
+        jacobian: `LinearMap` from the weights to the leaves.
+        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
+        finite: Boolean scalar: loss and gradient are.
+    """
+
+    def __init__(self, model_pass):
+        self.values = [tf.identity(variable.value) for variable in model_pass.variables]
+        result, J = double_gradient.linearize(model_pass, self.values)
+        self.whole, self.loss, self.leaves = J, result["loss"], result["outputs"]
+        nothing = [None] * len(self.leaves)
+        self.gradient = J._transpose_mv({"loss": tf.ones_like(self.loss), "outputs": nothing})
+        self.jacobian = LinearMap(
+            lambda tangents: J._mv(tangents)["outputs"],
+            lambda cotangents: J._transpose_mv({"loss": None, "outputs": cotangents}),
+            J.in_spec,
+            J.out_spec["outputs"],
+        )
+        self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
+        self.curvature = None
+
+    def predicted_change(self, step):
+        """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
+        linear = nest.dot(self.gradient, step)
+        return linear + nest.dot(step, self.curvature._mv(step)) / 2
