@@ -8,6 +8,7 @@ and the sensitivity report, as a table here and as a page to keep.
 """
 
 # %% Real data: 392 cars, from a wheel, through TensorFlow Datasets
+import logging
 import time
 from pathlib import Path
 
@@ -21,6 +22,8 @@ OUT = Path(__file__).resolve().parents[1] / "build" / "quickstart"
 EPOCHS = 30
 
 OUT.mkdir(parents=True, exist_ok=True)
+# Five models in one script: TensorFlow would remark on each new one that is traced.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 train, test = datasets.load("autompg", split=["train[:80%]", "train[80%:]"], as_supervised=True)
 # The whole training set is one batch: that is where Gauss-Newton is at its best.
 x_train, y_train = next(train.batch(len(train)).as_numpy_iterator())
