@@ -190,7 +190,14 @@ def dense_oracle(name, hidden, head, x):
     return J.T @ hessian(lambda z: loss(z, tf.constant(targets, "float64")), leaf()) @ J
 
 
-@pytest.mark.parametrize("name", ORACLES)
+#: Pairs of these differ by the head or the targets alone.
+MORE = ("mse of a sum", "one-hot, logits", "one-hot, softmax", "smoothed, softmax")
+MORE += ("binary smoothed, sigmoid",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(k, marks=[pytest.mark.slow] if k in MORE else []) for k in ORACLES]
+)
 def test_ggn_equals_the_dense_oracle(name):
     x = tf.constant(draw(5, 4))
     hidden, head = layers.Dense(2, activation="tanh"), layers.Dense(3)

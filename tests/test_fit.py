@@ -277,6 +277,7 @@ def test_compiling_again_changes_the_optimizer():
     np.testing.assert_array_equal(flat(fn), flat(expected))
 
 
+@pytest.mark.slow
 def test_two_models_may_share_an_optimizer_and_its_damping():
     shared = keras_fwd.GaussNewton()
     fit(compiled(optimizer=shared), X, Y)

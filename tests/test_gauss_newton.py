@@ -185,7 +185,7 @@ def test_a_damped_step_of_mse_is_that_of_the_formula(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("head", ["logits", "softmax"])
+@pytest.mark.parametrize("head", ["softmax", pytest.param("logits", marks=pytest.mark.slow)])
 def test_a_damped_step_of_cross_entropy_is_taken_at_the_logits(solver, head):
     x, labels = draw(6, 3), np.array([0, 1, 2, 2, 0, 1])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=head == "logits")
@@ -281,6 +281,7 @@ def test_class_weights_give_weighted_least_squares():
     np.testing.assert_allclose(flat(fn), expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_solvers_agree_with_each_other_over_several_steps():
     x, labels = draw(8, 3), np.arange(8) % 3
     ends = {}
