@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_fwd import functional, nest
 from keras_fwd.errors import LeakError, StructureError
-from keras_fwd.leaks import scan, tracing
+from keras_fwd.leaks import scan, sealing, tracing
 from keras_fwd.linear_map import LinearMap
 
 
@@ -56,8 +56,16 @@ def linearize(fn, primals, wrt="inputs"):
     array([2., 0.], dtype=float32)
     """
     point = functional.resolve("linearize", fn, primals, wrt)
-    _check_by_tracing("linearize", fn, point)
-    return _linearize("linearize", point)
+    fuse = _check_by_tracing("linearize", fn, point)
+    forward = _Forward("linearize", point, persistent=True, fuse=fuse)
+    pullback = _Pullback(forward, persistent=True)
+    jacobian = LinearMap(
+        lambda tangents: pullback.push(nest.live(tangents)),
+        forward.pull,
+        nest.spec(point.sources),
+        nest.spec(forward.outputs),
+    )
+    return forward.outputs, jacobian
 
 
 @functional.public
@@ -88,8 +96,8 @@ def jvp(fn, primals, tangents, wrt="inputs"):
     """
     point = functional.resolve("jvp", fn, primals, wrt)
     tangents = nest.match("jvp", "tangents", tangents, nest.spec(point.sources))
-    _check_by_tracing("jvp", fn, point)
-    forward = _Forward("jvp", point, persistent=False)
+    fuse = _check_by_tracing("jvp", fn, point)
+    forward = _Forward("jvp", point, persistent=False, fuse=fuse)
     pullback = _Pullback(forward, persistent=False)
     return forward.outputs, pullback.push(nest.live(tangents))
 
@@ -120,8 +128,8 @@ def vjp(fn, primals, cotangents, wrt="inputs"):
     {'a': 5.0, 'b': 2.0}
     """
     point = functional.resolve("vjp", fn, primals, wrt)
-    _check_by_tracing("vjp", fn, point, passes=1)
-    forward = _Forward("vjp", point, persistent=False)
+    fuse = _check_by_tracing("vjp", fn, point, passes=1)
+    forward = _Forward("vjp", point, persistent=False, fuse=fuse)
     cotangents = nest.match("vjp", "cotangents", cotangents, nest.spec(forward.outputs))
     return forward.outputs, forward.pull(cotangents)
 
@@ -132,21 +140,9 @@ def pullback(fn, primals, wrt="inputs", call="pullback"):
     What a symmetric Jacobian (a Hessian) needs, and a gradient; cheaper than `linearize` there.
     """
     point = functional.resolve(call, fn, primals, wrt)
-    _check_by_tracing(call, fn, point, passes=1)
-    forward = _Forward(call, point, persistent=True)
+    fuse = _check_by_tracing(call, fn, point, passes=1)
+    forward = _Forward(call, point, persistent=True, fuse=fuse)
     return forward.outputs, forward.pull
-
-
-def _linearize(call, point):
-    forward = _Forward(call, point, persistent=True)
-    pullback = _Pullback(forward, persistent=True)
-    jacobian = LinearMap(
-        lambda tangents: pullback.push(nest.live(tangents)),
-        forward.pull,
-        nest.spec(point.sources),
-        nest.spec(forward.outputs),
-    )
-    return forward.outputs, jacobian
 
 
 class _Depth(threading.local):
@@ -159,7 +155,8 @@ _depth = _Depth()
 class _Forward:
     """The forward pass under the inner tape."""
 
-    def __init__(self, call, point, persistent):
+    @sealing.in_context
+    def __init__(self, call, point, persistent, fuse=None):
         self.call = call
         self.point = point
         sources = nest.flatten(point.sources)
@@ -188,8 +185,14 @@ class _Forward:
             )
         if not tf.executing_eagerly():
             nested = _depth.forward_passes > 0
-            scan.check_forward(call, self.sources, self.targets, nested)
+            fuse = scan.check_forward(call, self.sources, self.targets, nested)
+        self.fuse = fuse  # raised when what comes out of here is differentiated again
 
+    def guard(self, tensors):
+        """Derivatives as they leave this file."""
+        return scan.fuse(self.fuse, tensors) if self.fuse and tensors else tensors
+
+    @sealing.in_context
     def gradient(self, cotangents):
         """Jᵀ cotangents as a list, `None` where no output depends on a source.
 
@@ -219,7 +222,7 @@ class _Forward:
             tf.zeros_like(source) if gradient is None else gradient
             for gradient, source in zip(self.gradient(cotangents), self.sources, strict=True)
         ]
-        gradients = iter(gradients)
+        gradients = iter(self.guard(gradients))
         leaves = [next(gradients) if live else None for live in self.live]
         return nest.pack(self.point.sources, leaves)
 
@@ -227,6 +230,7 @@ class _Forward:
 class _Pullback:
     """The pullback of dummy cotangents under the outer tape; its own pullback is J."""
 
+    @sealing.in_context
     def __init__(self, forward, persistent):
         self.forward = forward
         # Any dummy is right where the rules are linear in it. Ones, because zeros meet 0/0 in the
@@ -244,6 +248,7 @@ class _Pullback:
     def _traced(self):
         return self.forward.call, self.forward.sources, self.forward.targets
 
+    @sealing.in_context
     def push(self, tangents):
         """J tangents as a nest like the outputs, zeros where an output depends on no source."""
         tangents = [t for t, depends in zip(tangents, self.depends, strict=True) if depends]
@@ -264,10 +269,11 @@ class _Pullback:
         pushed = [nest.densify(p) for p in pushed]
         if not tf.executing_eagerly():
             scan.check_unused(*self._traced(), self.dummies, self.pulled, pushed)
-        pushed = iter(
+        pushed = [
             tf.zeros_like(target) if p is None else p
             for p, target in zip(pushed, self.forward.targets, strict=True)
-        )
+        ]
+        pushed = iter(self.forward.guard(pushed))
         outputs = self.forward.outputs
         leaves = [
             next(pushed) if nest.is_differentiable(y.dtype) else None for y in nest.flatten(outputs)
@@ -278,9 +284,13 @@ class _Pullback:
 def _check_by_tracing(call, fn, point, passes=2):
     def derivative(here):
         forward = _Forward(call, here, persistent=False)
-        if passes == 2:
+        if passes == 1:
+            forward.gradient([tf.ones_like(target) for target in forward.targets])
+        else:
             zeros = [tf.zeros_like(source) for source in forward.sources]
             _Pullback(forward, persistent=False).push(zeros)
+        return forward.fuse
 
     if tf.executing_eagerly():
-        tracing.trace_once(fn, point, passes, derivative)
+        return tracing.trace_once(fn, point, passes, derivative)
+    return None

@@ -16,6 +16,7 @@ CONSTANT = graphs.SHAPE_ONLY | frozenset(
 )
 #: Ops that write a value (their second input) into a variable; a later read depends on it.
 WRITES = frozenset("AssignVariableOp AssignAddVariableOp AssignSubVariableOp".split())
+WRITTEN = -1  # stands beside the indices of a body's results for the variables it writes
 #: Ops whose registered gradient is zero, as is right in a forward pass; in a pullback, a cotangent
 #: must not pass through them.
 STEPS = frozenset("Sign Floor Ceil Rint Round FloorDiv FloorMod ArgMax ArgMin".split())
@@ -28,13 +29,15 @@ class Flow:
 
     Args:
         functions: From a name to its `Body`.
-        derivative: Follow only what may carry a derivative: not comparisons, steps, integers, nor
-            what a `tf.custom_gradient` computes, for its own rule stands in for that.
+        derivative: Follow only what may carry a derivative: not comparisons, steps, integers.
+        rules: Leave out what a `tf.custom_gradient` computes, for its own rule stands in for that;
+            default where a derivative is followed.
     """
 
-    def __init__(self, functions, derivative=False):
+    def __init__(self, functions, derivative=False, rules=None):
         self._functions = functions
         self._derivative = derivative
+        self._rules = derivative if rules is None else rules
 
     def forward(self, nodes, seeds):
         """All endpoints whose value depends on a seed; `(node, None)` stands for all outputs."""
@@ -46,7 +49,10 @@ class Flow:
             if node.type in WRITES and 1 in hit:
                 reached.add(node.inputs[0])
             if node.type in graphs.BODIES:
-                reached.update((node.name, i) for i in self._through(node, hit, self._body_forward))
+                outputs = self._through(node, hit, self._body_forward)
+                reached.update((node.name, i) for i in outputs - {WRITTEN})
+                if WRITTEN in outputs:
+                    reached.update(self._written(node))
             elif self._derivative and node.carriers is not None:
                 reached.update((node.name, i) for i in node.carriers)
             else:
@@ -68,11 +74,14 @@ class Flow:
             if node.type in WRITES and node.inputs[0] in needed:  # read later
                 needed.add((node.name, 0))
                 outputs[node.name] = {0}
+            elif node.type in graphs.BODIES and self._written(node) & needed:
+                needed.add((node.name, WRITTEN))
+                outputs.setdefault(node.name, set()).add(WRITTEN)
             wanted = outputs.get(node.name)
             if not wanted or self._stops(node):
                 continue
             indices = range(len(node.inputs))
-            if self._derivative and is_custom(node):
+            if self._rules and is_custom(node):
                 # Its inputs are the function's results, then its arguments, which alone count.
                 indices = indices[max(wanted) + 1 :]
             elif node.type in graphs.BODIES:
@@ -119,7 +128,7 @@ class Flow:
             wanted = self._through(node, wanted, self._body_backward, backward=True)
         for body in graphs.bodies_of(node, self._functions):
             seeds = {(body.arguments[i - offset], 0) for i in hit if i >= offset}
-            for inner, reached in self.path(body.nodes, seeds, {body.results[i] for i in wanted}):
+            for inner, reached in self.path(body.nodes, seeds, self._targets(body, wanted)):
                 yield dataclasses.replace(inner, name=f"{node.name}/{inner.name}"), reached
 
     def _through(self, node, indices, step, backward=False):
@@ -142,26 +151,52 @@ class Flow:
         return set().union(*(step(body, {i - 1 for i in indices if i}) for body in bodies))
 
     def _body_forward(self, body, arguments):
-        reached = self.forward(body.nodes, {(body.arguments[i], 0) for i in arguments})
-        return {
+        seeds = {(body.arguments[i], 0) for i in arguments if i != WRITTEN}
+        reached = self.forward(body.nodes, seeds)
+        found = {
             i
             for i, (name, index) in enumerate(body.results)
             if (name, index) in reached or (name, None) in reached
         }
+        written = {(name, 0) for name in body.arguments} & reached - seeds
+        return found | {WRITTEN} if written else found
 
     def _body_backward(self, body, results):
-        needed = {name for name, _ in self.backward(body.nodes, {body.results[i] for i in results})}
+        needed = {name for name, _ in self.backward(body.nodes, self._targets(body, results))}
         return {i for i, name in enumerate(body.arguments) if name in needed}
 
+    def _targets(self, body, results):
+        """The endpoints that some results of a body stand for."""
+        targets = {body.results[i] for i in results if i != WRITTEN}
+        if WRITTEN in results:
+            targets |= {(n.name, 0) for n in body.nodes if n.type in WRITES}
+            targets |= {(n.name, WRITTEN) for n in body.nodes if n.type in graphs.BODIES}
+        return targets
 
-def between(sources, targets, derivative=False, blocked=frozenset()):
-    """The nodes between sources and targets, in each graph that holds a target."""
+    def _written(self, node):
+        """The variables that a node writes, by itself or in its bodies, as endpoints outside."""
+        if node.type in WRITES:
+            return {node.inputs[0]}
+        if node.type not in graphs.BODIES:
+            return set()
+        offset = node.type in graphs.BRANCHES
+        return {
+            node.inputs[body.arguments.index(name) + offset]
+            for body in graphs.bodies_of(node, self._functions)
+            for inner in body.nodes
+            for name, _ in self._written(inner)
+            if name in body.arguments
+        }
+
+
+def between(sources, targets, derivative=False, rules=None, blocked=frozenset()):
+    """The nodes between sources and targets, in each graph that holds a target; as in `Flow`."""
     targets = [t for t in targets if graphs.is_symbolic(t)]
     for graph in {t.graph for t in targets}:
         wanted = {_endpoint(t) for t in targets if t.graph is graph}
         nodes, seeds = _reached_in(graph, sources, derivative)
         nodes = [node for node in nodes if node.type not in blocked]
-        yield from _flow(graph, nodes, derivative).path(nodes, seeds, wanted)
+        yield from _flow(graph, nodes, derivative, rules).path(nodes, seeds, wanted)
 
 
 def _reached_in(graph, sources, derivative):
@@ -187,9 +222,9 @@ def _reached_in(graph, sources, derivative):
     return graphs.nodes_since(graph), seeds
 
 
-def _flow(graph, nodes, derivative):
+def _flow(graph, nodes, derivative, rules=None):
     runs_bodies = any(node.type in graphs.BODIES for node in nodes)
-    return Flow(graphs.library(graph) if runs_bodies else None, derivative)
+    return Flow(graphs.library(graph) if runs_bodies else None, derivative, rules)
 
 
 def _endpoint(tensor):

@@ -1,21 +1,11 @@
-"""TensorFlow graphs and function bodies as plain nodes, and what flows through them.
-
-Private interface used here: TensorFlow's gradient registry, which tells whether an op has a
-gradient, has none (`None`), or was never heard of (`LookupError`). There is no public way to ask.
-Without it (an import that fails in a later release) every op counts as differentiable: a missing
-gradient is then still reported by TensorFlow's own LookupError, a severed one only when it is the
-sole path.
-"""
+"""TensorFlow graphs and function bodies as plain nodes, and what flows through them."""
 
 import dataclasses
 import functools
 
 import tensorflow as tf
 
-try:
-    from tensorflow.python.framework.ops import gradient_registry as _registry
-except ImportError:  # pragma: no cover - a later TensorFlow may move it
-    _registry = None
+from keras_fwd.leaks import registry
 
 #: Ops that run function bodies, and the attributes that name them.
 BODIES = {
@@ -59,15 +49,10 @@ class Body:
 
 
 def gradient_of(node):
-    """How TensorFlow differentiates the op: "known", "none" or "missing"."""
-    if _registry is None or node.type in BODIES:
+    """How the op is differentiated: "known", "none" or "missing"."""
+    if node.type in BODIES:
         return "known"
-    custom = node.attr("_gradient_op_type")
-    try:
-        rule = _registry.lookup(custom or node.type)
-    except LookupError:
-        return "missing"
-    return "none" if rule is None else "known"
+    return registry.state(node.attr("_gradient_op_type") or node.type)
 
 
 def nodes_since(graph, first=0):

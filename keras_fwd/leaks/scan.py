@@ -10,6 +10,8 @@ Three questions are asked, each of the graph and not of numbers:
 
 import re
 
+import tensorflow as tf
+
 from keras_fwd.errors import LeakError
 from keras_fwd.leaks import flow
 from keras_fwd.leaks import graph as graphs
@@ -46,23 +48,43 @@ _ADVICE = {
 def check_forward(call, sources, targets, nested):
     """Raise `LeakError` for an op on the way from sources to targets that hides its derivative.
 
+    Returns:
+        The `LeakError` to raise once the derivative is itself differentiated, or `None`.
+
     Args:
         call: Name of the public call, for the message.
         sources: Tensors or variables.
         targets: Tensors.
-        nested: Whether the derivative will be differentiated again.
+        nested: Whether it is known that the derivative will be differentiated again.
     """
+    later = None
     for node, hit in flow.between(sources, targets, derivative=True):
         none = graphs.gradient_of(node) == "none" and node.type not in flow.CONSTANT
         if none or hit.intersection(_LEFT_OUT.get(node.type, ())):
             raise leak(call, "hidden", node.type, node.name)
-        if nested and node.type == "StopGradient" and "/moments" in f"/{node.name}":
-            raise leak(call, "frozen", node.type, node.name)
+        if node.type == "StopGradient" and "/moments" in f"/{node.name}":
+            later = leak(call, "frozen", node.type, node.name)
+            if nested:
+                raise later
+    return later
+
+
+def fuse(error, tensors):
+    """The tensors, whose gradient raises an error."""
+
+    @tf.custom_gradient
+    def fused(*tensors):
+        def gradient(*cotangents, variables=None):
+            raise error
+
+        return [tf.identity(t) for t in tensors], gradient
+
+    return fused(*tensors)
 
 
 def check_pullback(call, sources, targets, dummies, pulled):
     """Raise `LeakError` for an op from the dummy cotangents to the pullback without a gradient."""
-    for node, _ in flow.between(dummies, pulled):
+    for node, _ in flow.between(dummies, pulled, rules=True):
         known = graphs.gradient_of(node)
         kind = {"missing": "missing", "none": "severed"}.get(known)
         if kind or flow.is_step(node):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_fwd import nest
 
-_clean = weakref.WeakKeyDictionary()  # fn -> signatures that were found clean
+_seen = weakref.WeakKeyDictionary()  # fn -> {signature: what `derivative` returned}
 
 
 def trace_once(fn, point, passes, derivative):
@@ -18,21 +18,25 @@ def trace_once(fn, point, passes, derivative):
         point: The `Point` made of it.
         passes: How many reverse passes the derivative has.
         derivative: Function of a `Point` with symbolic sources; raises where it finds a leak.
+
+    Returns:
+        What `derivative` returned, now or then.
     """
     specs = [tf.TensorSpec(s.shape, s.dtype) for s in nest.flatten(point.sources)]
     variables = nest.flatten(point.sources) if point.variables else []
     signature = (passes, str(specs), *map(id, variables))
     try:
-        known = _clean.setdefault(fn, set())
+        known = _seen.setdefault(fn, {})
     except TypeError:  # not hashable, or takes no weak reference
-        known = set()
+        known = {}
     if signature in known:
-        return
+        return known[signature]
 
     def trace(function):
         def traced(*leaves):
             sources = point.sources if point.variables else nest.pack(point.sources, leaves)
-            derivative(dataclasses.replace(point, sources=sources, function=function))
+            here = dataclasses.replace(point, sources=sources, function=function)
+            known[signature] = derivative(here)
 
         arguments = [] if point.variables else specs
         tf.function(traced, autograph=False).get_concrete_function(*arguments)
@@ -41,4 +45,4 @@ def trace_once(fn, point, passes, derivative):
         trace(point.function)
     except tf.errors.OperatorNotAllowedInGraphError:  # `if` or `for` over a tensor
         trace(tf.autograph.to_graph(point.function))
-    known.add(signature)
+    return known[signature]

@@ -1,0 +1,194 @@
+"""Functions that take the place of TensorFlow's and Keras' while derivatives are taken.
+
+A rule for an op cannot mend a composition: `tf.nn.moments` holds its mean constant, `hypot` takes
+the maximum of absolute values, recomputation refuses a second pass. Such a function is replaced by
+one of the same value, as an attribute of the module it lives in, for the threads inside the
+context alone.
+
+Private names used here: where TensorFlow wraps `tf.custom_gradient` functions, the flags of a
+`tf.function`, and Keras' own module of NumPy functions. Each is replaced only where it is found;
+without them the leak is still raised as a `LeakError`.
+"""
+
+import functools
+import inspect
+import sys
+import weakref
+
+import tensorflow as tf
+
+from keras_fwd.leaks import activations, custom_rules
+
+
+def moments(original):
+    """`tf.nn.moments` whose variance depends on the mean, as it should to second order."""
+    del original
+
+    def sealed(x, axes, shift=None, keepdims=False, name=None):
+        del shift  # TensorFlow does not use it either
+        with tf.name_scope(name or "moments"):
+            x = tf.convert_to_tensor(x)
+            # The range of half precision is too small for sums of squares.
+            y = tf.cast(x, tf.float32 if x.dtype == tf.float16 else x.dtype)
+            mean = tf.reduce_mean(y, axes, keepdims=True)
+            variance = _variance(y, axes)
+            if not keepdims:
+                mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+            return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+
+    return sealed
+
+
+def moments_v1(original):
+    """`tf.compat.v1.nn.moments`, with its older names of arguments."""
+    sealed = moments(original)
+
+    def sealed_v1(x, axes, shift=None, name=None, keep_dims=None, keepdims=None):
+        return sealed(x, axes, shift, keepdims=bool(keepdims or keep_dims), name=name)
+
+    return sealed_v1
+
+
+def _variance(y, axes):
+    """Over some axes, kept. The path through the mean is zero at first order, and is left out."""
+
+    @tf.custom_gradient
+    def variance(y):
+        mean = tf.reduce_mean(y, axes, keepdims=True)
+        value = tf.reduce_mean(tf.math.squared_difference(y, mean), axes, keepdims=True)
+
+        def gradient(cotangent):
+            centered = y - tf.reduce_mean(y, axes, keepdims=True)
+            count = tf.cast(tf.size(y), y.dtype) / tf.cast(tf.size(value), y.dtype)
+            return centered * (2.0 * cotangent / count)
+
+        return value, gradient
+
+    return variance(y)
+
+
+def hypot(original):
+    """√(x² + y²): Keras' own derivative is wrong on the diagonals, its second one on the axes."""
+
+    def sealed(x1, x2):
+        return _hypot(tf.convert_to_tensor(x1), tf.convert_to_tensor(x2))
+
+    def _hypot(x1, x2):
+        value = original(x1, x2)
+        if not value.dtype.is_floating:
+            return value
+        x1, x2 = tf.cast(x1, value.dtype), tf.cast(x2, value.dtype)
+        shape = tf.shape(value)
+        return _broadcast_hypot(tf.broadcast_to(x1, shape), tf.broadcast_to(x2, shape))
+
+    @tf.custom_gradient
+    def _broadcast_hypot(x1, x2):
+        def gradient(cotangent):
+            ratio = tf.math.divide_no_nan(cotangent, _broadcast_hypot(x1, x2))
+            return ratio * x1, ratio * x2
+
+        return original(x1, x2), gradient
+
+    return sealed
+
+
+def cudnn(original):
+    """No cuDNN kernel: Keras then runs the layer's own loop, which differentiates twice."""
+    del original
+
+    def sealed(*args, **kwargs):
+        raise NotImplementedError("the gradient of a cuDNN kernel cannot be differentiated again")
+
+    return sealed
+
+
+def recompute(original):
+    """`tf.recompute_grad` without recomputation: a second pass needs what the first one read."""
+    del original
+    return lambda function: function
+
+
+def custom_gradient(original):
+    """Where TensorFlow runs a `tf.custom_gradient` function: its rule is looked at."""
+
+    def sealed(function, args, kwargs):
+        if function.__qualname__ == "recompute_grad.<locals>.inner":  # wrapped before
+            return inspect.getclosurevars(function).nonlocals["f"](*args, **kwargs)
+        return original(custom_rules.checked(function), args, kwargs)
+
+    return sealed
+
+
+def nested_function(original):
+    """A `tf.function` inside of what is differentiated: a copy of it that is traced in here.
+
+    TensorFlow keeps with a traced function the backward functions that it once built, which may
+    lack the rules of this package.
+    """
+    copies = weakref.WeakKeyDictionary()
+
+    def sealed(self, *args, **kwargs):
+        if (getattr(self.python_function, "__module__", None) or "").startswith(_FRESH):
+            return original(self, *args, **kwargs)
+        if self not in copies:
+            copies[self] = tf.function(
+                self.python_function,
+                input_signature=self.input_signature,
+                autograph=getattr(self, "_autograph", True),
+                jit_compile=getattr(self, "_jit_compile", None),
+            )
+        return original(copies[self], *args, **kwargs)
+
+    return sealed
+
+
+#: Modules whose functions are made anew for each use, and differentiate right.
+_FRESH = ("keras_fwd.", "tensorflow.python.")
+
+
+def table():
+    """Rows: the object that holds a function, its attribute, what makes the replacement of it."""
+    rows = [
+        (tf.nn, "moments", moments),
+        (tf.compat.v1.nn, "moments", moments_v1),
+        (tf.nn, "silu", activations.silu),
+        (tf.nn, "swish", activations.silu),
+        (tf.raw_ops, "CudnnRNN", cudnn),
+        (tf.raw_ops, "CudnnRNNV2", cudnn),
+        (tf.raw_ops, "CudnnRNNV3", cudnn),
+        (tf, "recompute_grad", recompute),
+        (type(tf.function(lambda: None)), "__call__", nested_function),
+    ]
+    private = [
+        ("tensorflow.python.ops.custom_gradient", "_graph_mode_decorator", custom_gradient),
+        ("tensorflow.python.ops.custom_gradient", "_eager_mode_decorator", custom_gradient),
+        ("keras.src.backend.tensorflow.numpy", "hypot", hypot),
+    ]
+    rows += [(sys.modules.get(name), attribute, make) for name, attribute, make in private]
+    return [row for row in rows if hasattr(row[0], row[1])]
+
+
+def stand_in(rows, active):
+    """Put the replacements in place, for wherever `active()` is true; returns what undoes it."""
+    own = [(holder, name, getattr(holder, name)) for holder, name, _ in rows]
+    for (holder, name, function), (_, _, make) in zip(own, rows, strict=True):
+        setattr(holder, name, _either(_replacement(make, function), function, active))
+
+    def undo():
+        for holder, name, function in own:
+            setattr(holder, name, function)
+
+    return undo
+
+
+@functools.cache
+def _replacement(make, function):
+    return make(function)
+
+
+def _either(replacement, function, active):
+    @functools.wraps(function)
+    def either(*args, **kwargs):
+        return (replacement if active() else function)(*args, **kwargs)
+
+    return either
