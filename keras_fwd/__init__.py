@@ -12,7 +12,7 @@ if _keras.backend.backend() != "tensorflow":
 from keras_fwd import callbacks, optimizers
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
 from keras_fwd.curvature import gauss_newton
-from keras_fwd.derivatives import fwd_gradients, hessian, jacobian
+from keras_fwd.derivatives import fwd_gradients, hessian
 from keras_fwd.double_gradient import jvp, linearize, vjp
 from keras_fwd.errors import (
     ConfigurationError,
@@ -21,9 +21,11 @@ from keras_fwd.errors import (
     NumericalError,
     StructureError,
 )
+from keras_fwd.jacobians import jacobian
 from keras_fwd.linear_map import LinearMap
 from keras_fwd.optimizers.gauss_newton import GaussNewton
 from keras_fwd.sensitivity.report import SensitivityReport, sensitivity_report
+from keras_fwd.taylor import directional_derivatives, laplacian
 
 __version__ = "0.1.0"
 
@@ -38,11 +40,13 @@ __all__ = [
     "SensitivityReport",
     "StructureError",
     "callbacks",
+    "directional_derivatives",
     "fwd_gradients",
     "gauss_newton",
     "hessian",
     "jacobian",
     "jvp",
+    "laplacian",
     "linearize",
     "optimizers",
     "sensitivity_report",

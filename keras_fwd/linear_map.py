@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_fwd import nest
 from keras_fwd.errors import StructureError
+from keras_fwd.vectorized import map_basis, rowwise  # noqa: F401 - imported from here
 
 
 class LinearMap:
@@ -105,8 +106,8 @@ class LinearMap:
         """The matrix, `[components out, components in]`, rows and columns in `ravel` order.
 
         Args:
-            chunk_size: How many columns (or rows, if there are fewer) are computed at once;
-                default all. Memory grows with it.
+            chunk_size: How many columns (or rows, if there are fewer) are computed at once, and
+                take memory at once; default as many as fit in `vectorized.MEMORY_BUDGET`, 1 GiB.
 
         Raises:
             StructureError: In a graph, neither side has a size known when it is traced.
@@ -151,56 +152,6 @@ class LinearMap:
 
     def __repr__(self):
         return f"LinearMap({nest.describe(self.in_spec)} -> {nest.describe(self.out_spec)})"
-
-
-def map_basis(mv, spec, chunk_size=None, ravel=nest.ravel):
-    """`ravel(mv(e))` for every basis vector of `spec`: `[components in, …]`, vectorized."""
-    count = nest.size(spec)
-    chunk = min(chunk_size or count, count)
-
-    def image(basis_vector):
-        return ravel(mv(nest.unravel(basis_vector, spec)))
-
-    dtype = nest.accumulator_dtype(spec)
-    images, out_dtype = rowwise(image, tf.TensorSpec([count], dtype))
-    if chunk == count:
-        return images(tf.eye(count, dtype=dtype))
-    starts = tf.range(0, count, chunk)
-
-    def block(start):  # rows past the end are zero vectors, cut off below
-        return images(tf.one_hot(start + tf.range(chunk), count, dtype=dtype))
-
-    blocks = tf.map_fn(block, starts, fn_output_signature=out_dtype)  # [chunks, chunk, …]
-    flat = tf.concat([[-1], tf.shape(blocks)[2:]], axis=0)
-    return tf.reshape(blocks, flat)[:count]
-
-
-def rowwise(function, row):
-    """`function` for each row of a matrix, and the dtype of what it returns.
-
-    Rows are taken all at once, or one after the other if the function runs a loop: TensorFlow
-    cannot vectorize the derivative of a loop (of an RNN, or of `tf.map_fn`).
-
-    Args:
-        function: From one row to one tensor.
-        row: The `tf.TensorSpec` of a row.
-    """
-    traced = tf.function(function, autograph=False).get_concrete_function(row)
-    graph = traced.graph.as_graph_def()
-    ops = {node.op for body in (graph, *graph.library.function) for node in _nodes(body)}
-
-    def mapped(rows):
-        if ops & {"While", "StatelessWhile"}:
-            return tf.map_fn(function, rows, fn_output_signature=traced.output_dtypes)
-        return tf.vectorized_map(function, rows, warn=False)
-
-    if tf.executing_eagerly():  # one trace for all calls
-        mapped = tf.function(mapped, autograph=False)
-    return mapped, traced.output_dtypes
-
-
-def _nodes(body):
-    return body.node_def if hasattr(body, "node_def") else body.node
 
 
 def identity(spec):

@@ -15,6 +15,7 @@ FLOORS = {
     "ground floor, no Keras": [
         "errors",
         "nest",
+        "vectorized",
         "linear_map",
         "functional",
     ],
@@ -32,7 +33,10 @@ FLOORS = {
         "leaks.scan",
         "leaks.tracing",
         "double_gradient",
+        "weight_rows",
+        "jacobians",
         "derivatives",
+        "taylor",
     ],
     "linear algebra, no Keras": [
         "solvers",

@@ -13,6 +13,7 @@ partial derivatives of.
 import tensorflow as tf
 
 from keras_fwd.leaks import registry
+from keras_fwd.leaks.transposes import local
 
 _ATTRS = ("strides", "padding", "explicit_paddings", "data_format", "dilations")
 
@@ -25,8 +26,48 @@ def conv2d(op, cotangent):
     channels, depth = x.shape[axis], kernel.shape[2]
     if channels is None or depth is None or channels == depth:
         return registry.own_gradient("Conv2D")(op, cotangent)
-    pair = _Groups(channels // depth, axis, attrs, tf.shape(x), tf.shape(kernel))
+    pair = _Groups(channels // depth, axis, attrs, _shape(x), _shape(kernel))
     return pair.pull_input(kernel, cotangent), pair.pull_kernel(x, cotangent)
+
+
+def convolution(original):
+    """`tf.nn.convolution` that can be differentiated for groups of channels in two dimensions.
+
+    A tape of the user's own asks TensorFlow for the backward kernels of the op, outside of the
+    context in which the rule holds.
+    """
+
+    def sealed(input, filters, strides=None, padding="VALID", data_format=None, dilations=None):
+        x, kernel = tf.convert_to_tensor(input), tf.convert_to_tensor(filters)
+        data_format = data_format or "NHWC"
+        axis = 1 if data_format.startswith("NC") else -1
+        depth = kernel.shape[-2]
+        plain = kernel.shape.rank != 4 or x.shape[axis] in (None, depth) or depth is None
+        if plain or dilations not in (None, 1, [1, 1], (1, 1)):
+            return original(x, kernel, strides, padding, data_format, dilations)
+
+        def along(steps):  # one number, or one a spatial axis
+            steps = [1] if steps is None else [steps] if isinstance(steps, int) else list(steps)
+            steps = steps * 2 if len(steps) == 1 else steps
+            return [1, *steps, 1] if axis == -1 else [1, 1, *steps]
+
+        attrs = {
+            "strides": along(strides),
+            "padding": padding.upper(),
+            "explicit_paddings": [],
+            "data_format": data_format,
+            "dilations": [1, 1, 1, 1],
+        }
+        groups = x.shape[axis] // depth
+        pair = _Groups(groups, axis % 4, attrs, _shape(x), _shape(kernel))
+        return pair.convolve(x, kernel)
+
+    return sealed
+
+
+def _shape(tensor):
+    static = tensor.shape
+    return tuple(static) if static.is_fully_defined() else tf.shape(tensor)
 
 
 def _plain(value):
@@ -40,44 +81,52 @@ class _Groups:
         self.groups = groups
         self.axis = axis  # of the channels in x and in the outputs; a kernel has them last
         self.attrs = attrs
-        self.x_shape = x_shape
-        self.kernel_shape = kernel_shape
+        self._shapes = x_shape, kernel_shape
+        self.x_shape, self.kernel_shape = map(tf.convert_to_tensor, self._shapes)
+
+    def _here(self):
+        """The same, in the graph that is being built."""
+        shapes = [s if isinstance(s, tuple) else tf.identity(s) for s in self._shapes]
+        return _Groups(self.groups, self.axis, self.attrs, *shapes)
 
     def convolve(self, x, kernel):
         """The outputs."""
+        here = self._here()
 
         @tf.custom_gradient
         def function(x, kernel):
             def gradient(c):
-                return self.pull_input(kernel, c), self.pull_kernel(x, c)
+                return here.pull_input(kernel, c), here.pull_kernel(x, c)
 
             return tf.raw_ops.Conv2D(input=x, filter=kernel, **self.attrs), gradient
 
-        return function(x, kernel)
+        return function(*local([x, kernel]))
 
     def pull_input(self, kernel, cotangent):
         """A cotangent of the outputs, pulled back to `x`."""
+        here = self._here()
 
         @tf.custom_gradient
         def function(kernel, cotangent):
             def gradient(t):
-                return self.pull_kernel(t, cotangent), self.convolve(t, kernel)
+                return here.pull_kernel(t, cotangent), here.convolve(t, kernel)
 
-            return self._backward_input(kernel, cotangent), gradient
+            return here._backward_input(kernel, cotangent), gradient
 
-        return function(kernel, cotangent)
+        return function(*local([kernel, cotangent]))
 
     def pull_kernel(self, x, cotangent):
         """A cotangent of the outputs, pulled back to the kernel."""
+        here = self._here()
 
         @tf.custom_gradient
         def function(x, cotangent):
             def gradient(t):
-                return self.pull_input(t, cotangent), self.convolve(x, t)
+                return here.pull_input(t, cotangent), here.convolve(x, t)
 
-            return self._backward_kernel(x, cotangent), gradient
+            return here._backward_kernel(x, cotangent), gradient
 
-        return function(x, cotangent)
+        return function(*local([x, cotangent]))
 
     def _backward_input(self, kernel, cotangent):
         if self._depthwise(kernel.shape[2]):
@@ -119,7 +168,8 @@ class _Groups:
 
     def _by_channel(self):
         """The shape of the kernel for depthwise kernels."""
-        return tf.concat([self.kernel_shape[:2], [self.groups, -1]], 0)
+        height, width, _, channels = tf.unstack(self.kernel_shape)
+        return tf.stack([height, width, self.groups, channels // self.groups])
 
     def _split(self, tensor, axis=None):
         return tf.split(tensor, self.groups, self.axis if axis is None else axis)

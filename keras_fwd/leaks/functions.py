@@ -17,7 +17,8 @@ import weakref
 
 import tensorflow as tf
 
-from keras_fwd.leaks import activations, custom_rules
+from keras_fwd.leaks import activations, convolution, custom_rules
+from keras_fwd.leaks.transposes import local
 
 
 def moments(original):
@@ -84,8 +85,9 @@ def hypot(original):
     @tf.custom_gradient
     def _broadcast_hypot(x1, x2):
         def gradient(cotangent):
-            ratio = tf.math.divide_no_nan(cotangent, _broadcast_hypot(x1, x2))
-            return ratio * x1, ratio * x2
+            sides = local([x1, x2])
+            ratio = tf.math.divide_no_nan(cotangent, _broadcast_hypot(*sides))
+            return [ratio * side for side in sides]
 
         return original(x1, x2), gradient
 
@@ -137,10 +139,32 @@ def nested_function(original):
                 autograph=getattr(self, "_autograph", True),
                 jit_compile=getattr(self, "_jit_compile", None),
             )
-        return original(copies[self], *args, **kwargs)
+        copy = copies[self]
+        if not tf.executing_eagerly() and _only_convolves(copy, args, kwargs):
+            return copy.python_function(*args, **kwargs)
+        return original(copy, *args, **kwargs)
 
     return sealed
 
+
+def _only_convolves(function, args, kwargs):
+    """Whether it was compiled for the backward kernels of a convolution in groups alone.
+
+    Its forward kernel needs no compiler, and `convolution` brings a rule (an IdentityN in the
+    graph) with backward ones that need none either.
+    """
+    if not getattr(function, "_jit_compile", None):
+        return False
+    graph = function.get_concrete_function(*args, **kwargs).graph
+    types = {op.type for op in graph.get_operations()}
+    return {"Conv2D", "IdentityN"} <= types <= _AROUND_CONVOLUTIONS
+
+
+#: What Keras compiles together with a convolution in groups.
+_AROUND_CONVOLUTIONS = frozenset(
+    "Placeholder Const Identity IdentityN NoOp Cast Shape Reshape ExpandDims Squeeze Pad "
+    "ReadVariableOp Conv2D".split()
+)
 
 #: Modules whose functions are made anew for each use, and differentiate right.
 _FRESH = ("keras_fwd.", "tensorflow.python.")
@@ -151,6 +175,7 @@ def table():
     rows = [
         (tf.nn, "moments", moments),
         (tf.compat.v1.nn, "moments", moments_v1),
+        (tf.nn, "convolution", convolution.convolution),
         (tf.nn, "silu", activations.silu),
         (tf.nn, "swish", activations.silu),
         (tf.raw_ops, "CudnnRNN", cudnn),

@@ -7,6 +7,9 @@ missing gradient is then still reported by TensorFlow's own LookupError, a sever
 is the sole path.
 """
 
+import dataclasses
+from collections.abc import Callable
+
 import tensorflow as tf
 
 try:
@@ -46,6 +49,15 @@ def register(rules):
         if _registry is not None and state(op_type) == "missing":
             tf.RegisterGradient(op_type)(rule)
             added.add(op_type)
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """What a gradient function reads of an op, with tensors of the caller's choice."""
+
+    inputs: list
+    outputs: list
+    get_attr: Callable
 
 
 def stand_in(rules, active):

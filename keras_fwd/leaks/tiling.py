@@ -18,13 +18,15 @@ def tile(op, cotangent):
     x, multiples = op.inputs
     static = tf.get_static_value(multiples)
 
-    def pull(cotangent):
+    def pull(cotangent, x, multiples):
         if static is None:
-            return own(op, cotangent)[0]
+            return own(registry.Op([x, multiples], [], op.get_attr), cotangent)[0]
         return tf.reshape(_sum_copies(cotangent, x, static.tolist()), tf.shape(x))
 
-    push, pull = transposes(lambda tangent: tf.tile(tangent, multiples), pull)
-    return pull(cotangent), None
+    def push(tangent, x, multiples):
+        return tf.tile(tangent, multiples)
+
+    return transposes(push, pull, x, multiples)[1](cotangent), None
 
 
 def _sum_copies(cotangent, x, multiples):

@@ -3,31 +3,44 @@
 import tensorflow as tf
 
 
-def transposes(push, pull):
+def transposes(push, pull, *coefficients):
     """Wrap a linear function and its transpose so that each differentiates into the other.
 
     Whatever order is asked for, by whichever tape, only these two ever run: no gradient of
     TensorFlow's that is missing, dropped, poisoned or slow.
 
     Args:
-        push: Linear function of one tensor. It may read other tensors from its closure; it counts
+        push: Linear function of its first argument; the coefficients are its others, and it counts
             as constant in them.
-        pull: Its transpose.
+        pull: Its transpose, of the same arguments.
+        *coefficients: Every tensor that both read. They must not come through a closure: in the
+            body of a loop or of a nested function TensorFlow takes the second derivative in
+            another graph, from where a tensor in a closure cannot be reached.
 
     Returns:
-        The two, wrapped.
+        The two, as functions of one tensor.
 
-    >>> double, halve = transposes(lambda t: 2.0 * t, lambda c: 2.0 * c)
+    >>> factor = tf.constant(2.0)
+    >>> double, again = transposes(lambda t, k: k * t, lambda c, k: k * c, factor)
     >>> float(double(tf.constant(3.0)))
     6.0
     """
+    return _wrapped(push, pull, coefficients), _wrapped(pull, push, coefficients)
 
-    @tf.custom_gradient
-    def pushed(tangent):
-        return push(tangent), lambda cotangent: pulled(cotangent)
 
-    @tf.custom_gradient
-    def pulled(cotangent):
-        return pull(cotangent), lambda tangent: pushed(tangent)
+def _wrapped(function, transpose, coefficients):
+    def call(vector):
+        here = local(coefficients)
 
-    return pushed, pulled
+        @tf.custom_gradient
+        def linear(vector):
+            return function(vector, *here), _wrapped(transpose, function, here)
+
+        return linear(vector)
+
+    return call
+
+
+def local(tensors):
+    """The tensors, as ones of the graph that is being built."""
+    return [tf.identity(tensor) for tensor in tensors]

@@ -1,7 +1,8 @@
 """Max pooling: the tangent at the first maximum of each window.
 
-TensorFlow's kernel for that, `MaxPoolGradGrad`, takes ten forward passes on a CPU. A comparison of
-the strided slices of the input, one a place in the window, takes one when it is compiled.
+TensorFlow's kernels for that, `MaxPoolGradGrad` and its transpose, take ten forward passes on a CPU
+and more, and break ties each in its own way. A comparison of the strided slices of the input takes
+one when it is compiled, and its transpose two.
 """
 
 import functools
@@ -13,40 +14,45 @@ from keras_fwd.leaks.transposes import transposes
 
 
 def max_pool(op_type):
-    """Rule for `MaxPool` or `MaxPool3D`: TensorFlow's own pullback, and a cheap pushforward."""
+    """Rule for `MaxPool` or `MaxPool3D`; an op with explicit paddings keeps TensorFlow's own."""
 
     def rule(op, cotangent):
-        own = registry.own_gradient(op_type)
         x, y = op.inputs[0], op.outputs[0]
         window, strides = tuple(op.get_attr("ksize")), tuple(op.get_attr("strides"))
         if len(window) != x.shape.rank or op.get_attr("padding") not in (b"SAME", b"VALID"):
-            return own(op, cotangent)
-        select = _compiled(window, strides, tuple(x.shape), x.dtype)
+            return registry.own_gradient(op_type)(op, cotangent)
+        select, spread = _compiled(window, strides, tuple(x.shape), x.dtype)
 
-        def push(tangent):
-            return tf.ensure_shape(select(x, tangent, y), y.shape)
+        def push(tangent, x, y):
+            return tf.ensure_shape(select(tangent, x, y), y.shape)
 
-        return transposes(push, lambda cotangent: own(op, cotangent))[1](cotangent)
+        def pull(cotangent, x, y):
+            return tf.ensure_shape(spread(cotangent, x, y), x.shape)
+
+        return transposes(push, pull, x, y)[1](cotangent)
 
     return rule
 
 
 @functools.lru_cache(maxsize=512)
 def _compiled(window, strides, shape, dtype):
-    """One function a shape: none is traced twice, and eager calls find it compiled."""
+    """Both directions, for one shape: none is traced twice, and eager calls find it compiled."""
     del shape, dtype
 
-    @tf.function(jit_compile=True, autograph=False)
-    def select(x, tangent, y):
+    def select(tangent, x, y):
         # Along one axis after the other, the last one first: of equal values the first in row-major
-        # order stays, as in TensorFlow's pullback.
+        # order stays, as in TensorFlow.
         for axis in reversed(range(len(window))):
             if window[axis] > 1 or strides[axis] > 1:
                 size = tf.shape(y)[axis]
                 x, tangent = _select_along(axis, x, tangent, size, window[axis], strides[axis])
         return tangent
 
-    return select
+    def spread(cotangent, x, y):
+        zeros = tf.zeros_like(x)
+        return tf.gradients(select(zeros, x, y), zeros, cotangent)[0]
+
+    return [tf.function(f, jit_compile=True, autograph=False) for f in (select, spread)]
 
 
 def _select_along(axis, x, tangent, size, window, stride):
