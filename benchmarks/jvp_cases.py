@@ -33,9 +33,7 @@ LAYERS = {
     ),
     "Conv2D(64, 3)": layer(lambda: layers.Conv2D(64, 3), (16, 32, 32, 64)),
     "Conv2D(64, 3, groups=4)": layer(lambda: layers.Conv2D(64, 3, groups=4), (16, 32, 32, 64)),
-    "Conv2DTranspose(64, 3, 2)": layer(
-        lambda: layers.Conv2DTranspose(64, 3, 2), (16, 16, 16, 64)
-    ),
+    "Conv2DTranspose(64, 3, 2)": layer(lambda: layers.Conv2DTranspose(64, 3, 2), (16, 16, 16, 64)),
     "DepthwiseConv2D(3)": layer(lambda: layers.DepthwiseConv2D(3), IMAGES),
     "DepthwiseConv2D(7)": layer(lambda: layers.DepthwiseConv2D(7), IMAGES),
     "Dense(1024)": layer(lambda: layers.Dense(1024), (128, 1024)),

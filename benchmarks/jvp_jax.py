@@ -10,11 +10,10 @@ import time
 
 os.environ["KERAS_BACKEND"] = "jax"
 
-import jax  # noqa: E402
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-
-import jvp_cases  # noqa: E402
+import jax
+import jvp_cases
+import keras
+import numpy as np
 
 
 def compiled(name):

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_fwd import double_gradient, functional, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.jacobians import jacobian  # noqa: F401 - imported from here
-from keras_fwd.leaks import scan
+from keras_fwd.leaks import scan, sealing
 from keras_fwd.linear_map import LinearMap
 
 
@@ -53,6 +53,7 @@ def hessian(fn, primals, wrt="inputs"):
 
 
 @tf.autograph.experimental.do_not_convert
+@sealing.in_context
 def fwd_gradients(ys, xs, grad_xs=None, assert_unused=False):
     """Forward gradients of symbolic tensors: the pushforward, where `tf.gradients` is the pullback.
 

@@ -10,6 +10,8 @@ so that any derivative of any order is one of them. `<c, convolve(x, k)>` is wha
 partial derivatives of.
 """
 
+import copy
+
 import tensorflow as tf
 
 from keras_fwd.leaks import registry
@@ -19,14 +21,17 @@ _ATTRS = ("strides", "padding", "explicit_paddings", "data_format", "dilations")
 
 
 def conv2d(op, cotangent):
-    """Rule for `Conv2D`: TensorFlow's own unless the channels are in groups."""
+    """Rule for `Conv2D`: TensorFlow's own unless the channels are in groups.
+
+    It stays with a dilation, which `tf.nn.convolution` turns into smaller images.
+    """
     x, kernel = op.inputs
     attrs = {name: _plain(op.get_attr(name)) for name in _ATTRS}
     axis = 3 if attrs["data_format"] == "NHWC" else 1
     channels, depth = x.shape[axis], kernel.shape[2]
-    if channels is None or depth is None or channels == depth:
+    if channels is None or depth in (None, channels) or set(attrs["dilations"]) != {1}:
         return registry.own_gradient("Conv2D")(op, cotangent)
-    pair = _Groups(channels // depth, axis, attrs, _shape(x), _shape(kernel))
+    pair = _Groups(attrs, axis, x, kernel)
     return pair.pull_input(kernel, cotangent), pair.pull_kernel(x, cotangent)
 
 
@@ -58,16 +63,9 @@ def convolution(original):
             "data_format": data_format,
             "dilations": [1, 1, 1, 1],
         }
-        groups = x.shape[axis] // depth
-        pair = _Groups(groups, axis % 4, attrs, _shape(x), _shape(kernel))
-        return pair.convolve(x, kernel)
+        return _Groups(attrs, axis % 4, x, kernel).convolve(x, kernel)
 
     return sealed
-
-
-def _shape(tensor):
-    static = tensor.shape
-    return tuple(static) if static.is_fully_defined() else tf.shape(tensor)
 
 
 def _plain(value):
@@ -77,17 +75,21 @@ def _plain(value):
 class _Groups:
     """The three functions for the attributes of one op; `x` and `kernel` have fixed shapes."""
 
-    def __init__(self, groups, axis, attrs, x_shape, kernel_shape):
-        self.groups = groups
-        self.axis = axis  # of the channels in x and in the outputs; a kernel has them last
+    def __init__(self, attrs, axis, x, kernel):
         self.attrs = attrs
-        self._shapes = x_shape, kernel_shape
-        self.x_shape, self.kernel_shape = map(tf.convert_to_tensor, self._shapes)
+        self.axis = axis  # of the channels in x and in the outputs; a kernel has them last
+        self.groups = x.shape[axis] // kernel.shape[2]
+        self.static = x.shape, kernel.shape
+        self.shapes = tf.shape(x), tf.shape(kernel)
 
     def _here(self):
         """The same, in the graph that is being built."""
-        shapes = [s if isinstance(s, tuple) else tf.identity(s) for s in self._shapes]
-        return _Groups(self.groups, self.axis, self.attrs, *shapes)
+        here = copy.copy(self)
+        here.shapes = [
+            tf.constant(static.as_list()) if static.is_fully_defined() else tf.identity(shape)
+            for static, shape in zip(self.static, self.shapes, strict=True)
+        ]
+        return here
 
     def convolve(self, x, kernel):
         """The outputs."""
@@ -111,7 +113,8 @@ class _Groups:
             def gradient(t):
                 return here.pull_kernel(t, cotangent), here.convolve(t, kernel)
 
-            return here._backward_input(kernel, cotangent), gradient
+            pulled = here._backward_input(kernel, cotangent)
+            return tf.ensure_shape(pulled, self.static[0]), gradient
 
         return function(*local([kernel, cotangent]))
 
@@ -124,19 +127,20 @@ class _Groups:
             def gradient(t):
                 return here.pull_input(t, cotangent), here.convolve(x, t)
 
-            return here._backward_kernel(x, cotangent), gradient
+            pulled = here._backward_kernel(x, cotangent)
+            return tf.ensure_shape(pulled, self.static[1]), gradient
 
         return function(*local([x, cotangent]))
 
     def _backward_input(self, kernel, cotangent):
-        if self._depthwise(kernel.shape[2]):
+        if self._depthwise():
             return tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
-                input_sizes=self.x_shape,
+                input_sizes=self.shapes[0],
                 filter=tf.reshape(kernel, self._by_channel()),
                 out_backprop=cotangent,
                 **self.attrs,
             )
-        sizes = self._one_group(self.x_shape, self.axis)
+        sizes = self._one_group(self.shapes[0], self.axis)
         parts = [
             tf.raw_ops.Conv2DBackpropInput(
                 input_sizes=sizes, filter=k, out_backprop=c, **self.attrs
@@ -146,12 +150,12 @@ class _Groups:
         return tf.concat(parts, self.axis)
 
     def _backward_kernel(self, x, cotangent):
-        if self._depthwise(x.shape[self.axis] // self.groups):
+        if self._depthwise():
             pulled = tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
                 input=x, filter_sizes=self._by_channel(), out_backprop=cotangent, **self.attrs
             )
-            return tf.reshape(pulled, self.kernel_shape)
-        sizes = self._one_group(self.kernel_shape, 3)
+            return tf.reshape(pulled, self.shapes[1])
+        sizes = self._one_group(self.shapes[1], 3)
         parts = [
             tf.raw_ops.Conv2DBackpropFilter(
                 input=x, filter_sizes=sizes, out_backprop=c, **self.attrs
@@ -160,15 +164,15 @@ class _Groups:
         ]
         return tf.concat(parts, 3)
 
-    def _depthwise(self, depth):
+    def _depthwise(self):
         """Whether TensorFlow's backward kernels for depthwise convolution do the same."""
         height, width = (1, 2) if self.axis == 3 else (2, 3)
-        strides, dilations = self.attrs["strides"], self.attrs["dilations"]
-        return depth == 1 and strides[height] == strides[width] and set(dilations) == {1}
+        strides = self.attrs["strides"]
+        return self.static[1][2] == 1 and strides[height] == strides[width]
 
     def _by_channel(self):
         """The shape of the kernel for depthwise kernels."""
-        height, width, _, channels = tf.unstack(self.kernel_shape)
+        height, width, _, channels = tf.unstack(self.shapes[1])
         return tf.stack([height, width, self.groups, channels // self.groups])
 
     def _split(self, tensor, axis=None):

@@ -24,6 +24,7 @@ class Case:
         orders: The highest order, by mode; a mode that is left out is not run.
         leak: The op that the `LeakError` must name; empty where the derivatives must be exact.
         leak_order: The lowest order at which it is raised.
+        random: Whether XLA draws other numbers than TensorFlow.
         xla_fails: Why XLA fails in the derivatives though it compiles the forward pass, if it does.
         step: Of the central differences.
         tolerance: Of their relative error.
@@ -40,6 +41,7 @@ class Case:
     orders: dict = dataclasses.field(default_factory=lambda: {"graph": 3, "eager": 2, "xla": 3})
     leak: str = ""
     leak_order: int = 1
+    random: bool = False
     xla_fails: str = ""
     step: float = 1e-5
     tolerance: float = 1e-6
@@ -93,6 +95,11 @@ def randomize(layer):
             values = generator.normal(size=variable.shape) / np.sqrt(fan_in)
             positive = "variance" in variable.path
             variable.assign(np.abs(values) + 0.5 if positive else values)
+
+
+def op(name, function, *inputs, **options):
+    """The case of a plain function of its inputs."""
+    return Case(name, lambda: function, inputs, **options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,7 +72,7 @@ def outer(outputs):
             continue
         parts = [tf.math.real(leaf), tf.math.imag(leaf)] if leaf.dtype.is_complex else [leaf]
         parts = [tf.cast(part, tf.float64) for part in parts]
-        leaves += [y + y**2 / 2 + y**3 / 6 for y in parts]
+        leaves += [y + y * y / 2 + y * y * y / 6 for y in parts]  # y**3 is NaN at 0 after a while
     return leaves
 
 
@@ -175,13 +175,14 @@ class Problem:
     def outcomes(self, mode, highest):
         """What comes out in one mode, by order; nothing where XLA does not compile the function."""
         failures = {}
+        if self.case.random:
+            self.expected = None  # the numbers drawn are others in each mode
         for order in range(highest, 0, -1):
             try:
                 run = self.runner(mode, order)
                 found = run(*self.points)
-                if self.expected is None:
+                if self.expected is None or f"t{order}" not in self.expected:
                     self.expected = self.reference(run, order)
-                self.extend_reference(order)
                 return self.verdicts(found, order) | failures
             except Exception as error:  # whatever it is, it is what the user gets
                 failures[order] = failure(error)
@@ -207,13 +208,6 @@ class Problem:
             expected["t3"] = along_u["t2"]
         return expected
 
-    def extend_reference(self, order):
-        """A mode that goes further than the one before needs differences of its own."""
-        missing = {1: "t1", 2: "t2", 3: "t3"}[order] not in self.expected
-        if missing:
-            run = self.runner("graph", order)
-            self.expected = self.reference(run, order)
-
     def verdicts(self, found, order):
         """ "exact" or what is wrong, by order."""
         scale = {"t1": "y", "Ju": "y", "t2": "t1", "slope": "t1", "t3": "t2"}
@@ -226,9 +220,13 @@ class Problem:
             }
             if k == 1:
                 errors["adjoint gap"] = relative_error(found["wJu"], found["uJw"], found["Ju"])
-            wrong = [f"{n} {e:.0e}" for n, e in errors.items() if not e < self.case.tolerance]
+            wrong = [f"{n} {e:.0e}" for n, e in errors.items() if not e < self.tolerance(n)]
             verdicts[k] = f"wrong: {', '.join(wrong)}" if wrong else "exact"
         return verdicts
+
+    def tolerance(self, name):
+        # No step is taken for the adjoint gap: what is left is rounding.
+        return self.case.tolerance * (1e-3 if name == "adjoint gap" else 1)
 
 
 def in_mode(function, mode):

@@ -1,0 +1,59 @@
+"""Every class in `keras.losses`, in its predictions.
+
+The functions beside them are what the classes call.
+"""
+
+import numpy as np
+from keras import losses
+
+from conformance.case import listed, op, positive, probabilities, unit
+
+FAMILY = "Losses"
+NAMESPACE = {name: value for name, value in vars(losses).items() if isinstance(value, type)}
+
+VALUES = np.random.default_rng(1).normal(size=(3, 4))
+LABELS = np.array([[1, 0, 0, 1], [0, 1, 1, 0], [1, 1, 0, 0]], "float64")
+SIGNS = 2 * LABELS - 1
+CLASSES = np.array([2, 0, 3])
+ONE_HOT = np.eye(4)[CLASSES]
+SPREAD = probabilities(3, 4, seed=2)
+LOGITS = (3, 4)
+
+
+def loss(name, targets, predictions, variant="", fast=False, **options):
+    function = getattr(losses, name)(**options)
+    title = f"{name} ({variant})" if variant else name
+    return op(title, lambda y: function(targets, y), predictions, fast=fast)
+
+
+CASES = [
+    loss("BinaryCrossentropy", LABELS, unit(3, 4) ** 2),
+    loss("BinaryCrossentropy", LABELS, LOGITS, "logits", from_logits=True),
+    loss("BinaryFocalCrossentropy", LABELS, unit(3, 4) ** 2),
+    loss("BinaryFocalCrossentropy", LABELS, LOGITS, "logits", from_logits=True),
+    loss("CategoricalCrossentropy", ONE_HOT, SPREAD),
+    loss("CategoricalCrossentropy", ONE_HOT, LOGITS, "logits", fast=True, from_logits=True),
+    loss("CategoricalCrossentropy", ONE_HOT, SPREAD, "smoothed", label_smoothing=0.1),
+    loss("CategoricalFocalCrossentropy", ONE_HOT, SPREAD),
+    loss("CategoricalFocalCrossentropy", ONE_HOT, LOGITS, "logits", from_logits=True),
+    loss("CategoricalGeneralizedCrossEntropy", CLASSES, SPREAD),
+    loss("CategoricalHinge", ONE_HOT, LOGITS),
+    loss("Circle", CLASSES, LOGITS),
+    loss("CosineSimilarity", VALUES, LOGITS),
+    loss("CTC", np.array([[1, 2], [3, 1]]), (2, 5, 4)),
+    loss("Dice", LABELS, unit(3, 4) ** 2),
+    loss("Hinge", SIGNS, LOGITS),
+    loss("Huber", VALUES, LOGITS),
+    loss("KLDivergence", probabilities(3, 4), SPREAD),
+    loss("LogCosh", VALUES, LOGITS),
+    loss("MeanAbsoluteError", VALUES, LOGITS),
+    loss("MeanAbsolutePercentageError", VALUES, LOGITS),
+    loss("MeanSquaredError", VALUES, LOGITS),
+    loss("MeanSquaredLogarithmicError", positive(3, 4), positive(3, 4, seed=7)),
+    loss("Poisson", positive(3, 4), positive(3, 4, seed=7)),
+    loss("SparseCategoricalCrossentropy", CLASSES, SPREAD),
+    loss("SparseCategoricalCrossentropy", CLASSES, LOGITS, "logits", from_logits=True),
+    loss("SquaredHinge", SIGNS, LOGITS),
+    loss("Tversky", LABELS, unit(3, 4) ** 2),
+]
+LISTED = listed("abstract: what derives from it is differentiated", "Loss")
