@@ -145,6 +145,20 @@ def pullback(fn, primals, wrt="inputs", call="pullback"):
     return forward.outputs, forward.pull
 
 
+def pull(call, function, sources, cotangents, primals=None):
+    """`Jᵀ cotangents` of a function of a list, zeros where nothing depends on a source.
+
+    Args:
+        call: Name for messages.
+        function: Of the sources, or of `primals` if the sources are variables it reads.
+        sources: List of tensors, or of variables.
+        cotangents: List like the floating-point outputs.
+        primals: See `function`.
+    """
+    forward = _Forward(call, functional.Point(sources, function, primals), persistent=False)
+    return forward.pull(cotangents, strict=False)
+
+
 class _Depth(threading.local):
     forward_passes = 0  # that are running, one inside the other
 
@@ -193,7 +207,7 @@ class _Forward:
         return scan.fuse(self.fuse, tensors) if self.fuse and tensors else tensors
 
     @sealing.in_context
-    def gradient(self, cotangents):
+    def gradient(self, cotangents, strict=True):
         """Jᵀ cotangents as a list, `None` where no output depends on a source.
 
         A cotangent may be `None` too: that output is then left out, which is not the same as zeros
@@ -205,7 +219,7 @@ class _Forward:
             gradients = self.tape.gradient(targets, self.sources, output_gradients=cotangents)
         except LookupError as error:
             raise scan.missing(self.call, error, self.sources, self.targets) from error
-        if all(gradient is None for gradient in gradients):
+        if strict and all(gradient is None for gradient in gradients):
             raise StructureError(
                 f"{self.call}: `fn` must depend on what it is differentiated by, through ops that "
                 "TensorFlow can differentiate. Received: outputs "
@@ -214,13 +228,15 @@ class _Forward:
             )
         return [nest.densify(gradient) for gradient in gradients]
 
-    def pull(self, cotangents):
+    def pull(self, cotangents, strict=True):
         """Jᵀ cotangents as a nest like the sources, zeros where no output depends on a source."""
         pairs = zip(nest.flatten(cotangents), nest.flatten(self.outputs), strict=True)
         cotangents = [c for c, y in pairs if nest.is_differentiable(y.dtype)]
         gradients = [
             tf.zeros_like(source) if gradient is None else gradient
-            for gradient, source in zip(self.gradient(cotangents), self.sources, strict=True)
+            for gradient, source in zip(
+                self.gradient(cotangents, strict), self.sources, strict=True
+            )
         ]
         gradients = iter(self.guard(gradients))
         leaves = [next(gradients) if live else None for live in self.live]

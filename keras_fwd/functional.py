@@ -49,12 +49,13 @@ def public(call):
 
     @functools.wraps(call)
     def wrapper(fn, *args, **kwargs):
-        return unconverted(_converted(fn), *args, **kwargs)
+        return unconverted(converted(fn), *args, **kwargs)
 
     return wrapper
 
 
-def _converted(fn):
+def converted(fn):
+    """The user's function, rewritten by AutoGraph where a graph is built."""
     if tf.executing_eagerly() or is_layer(fn) or not callable(fn):
         return fn
     autograph = tf.__internal__.autograph
@@ -66,6 +67,15 @@ def is_layer(fn):
     return hasattr(fn, "trainable_variables") and hasattr(fn, "call")
 
 
+def check_callable(call, argument, fn):
+    """Raise `ConfigurationError` if `fn` cannot be called."""
+    if not callable(fn):
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be a function, a layer or a model that takes one argument. "
+            f"Received: {argument}={fn!r}."
+        )
+
+
 def resolve(call, fn, primals, wrt):
     """The `Point` that the arguments of a public call describe.
 
@@ -73,11 +83,7 @@ def resolve(call, fn, primals, wrt):
         ConfigurationError: `fn` is not callable, or `wrt` has no meaning.
         StructureError: a primal is not a tensor, or nothing can carry a tangent.
     """
-    if not callable(fn):
-        raise ConfigurationError(
-            f"{call}: `fn` must be a function, a layer or a model that takes one argument. "
-            f"Received: fn={fn!r}."
-        )
+    check_callable(call, "fn", fn)
     function = (lambda x: fn(x, training=False)) if is_layer(fn) else fn
     tensors = [
         nest.to_tensor(call, f"primals{path}", leaf)

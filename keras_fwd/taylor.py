@@ -161,7 +161,7 @@ def _along(call, line, dtype, order):
     def chain(k, t, v):  # [φ, φ', …, φ⁽ᵏ⁾] and f
         if k == 0:
             y = line(t)
-            return [nest.dot(v, _live(y))], y
+            return [tf.cast(nest.dot(v, _live(y)), dtype)], y
         (values, y), pull = pullback(lambda t: chain(k - 1, t, v), t, call=call)
         last = pull(([*[None] * (k - 1), one], _nothing(y)))
         return [*values, last + _anchor(t, v)], y

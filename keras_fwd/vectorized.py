@@ -67,13 +67,16 @@ class RowMap:
             rows_at: Function from a vector of indices to the rows there; indices may lie past the
                 end, and what comes of them is cut off.
             count: How many rows there are, a number or a scalar tensor.
-            chunk_size: How many are taken at once; default as many as `MEMORY_BUDGET` allows.
+            chunk_size: How many are taken at once at most; default as many as `MEMORY_BUDGET`
+                allows.
         """
         chunk = chunk_size or max(1, MEMORY_BUDGET // max(1, self._row_bytes))
-        if isinstance(count, int) and chunk >= count:
-            return self(rows_at(tf.range(count)))
         if tf.is_tensor(count):
             chunk = tf.minimum(chunk, tf.maximum(count, 1))
+        elif chunk >= count:
+            return self(rows_at(tf.range(count)))
+        else:
+            chunk = math.ceil(count / math.ceil(count / chunk))  # equal parts
 
         def block(start):
             return self(rows_at(start + tf.range(chunk)))

@@ -66,15 +66,6 @@ def test_jacobian_by_weights_equals_tape_jacobian(way, mode):
     assert relative_error(actual, expected) < 1e-13
 
 
-def test_jacobian_by_weights_has_the_batch_already():
-    fn, _ = CASES[0].function()
-    x = CASES[0].inputs()
-    expected = jacobian(fn, x, "weights")
-    actual = jacobian(fn, x, "weights", per_example=True)
-    assert [a.shape for a in actual] == [e.shape for e in expected]
-    assert relative_error(actual, expected) == 0
-
-
 @modes
 @pytest.mark.parametrize("way", WAYS)
 def test_jacobian_of_nests_has_outputs_outside_and_inputs_inside(way, mode):

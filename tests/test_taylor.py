@@ -90,7 +90,7 @@ def test_integer_outputs_take_no_derivative():
     assert df[1] is None
 
 
-ORDERS = [("dense", 4), ("conv", 4), ("attention", 3), ("batch_normalization_training", 3)]
+ORDERS = [("dense", 4), ("conv", 3), ("attention", 2), ("batch_normalization_training", 3)]
 
 
 @modes
@@ -108,17 +108,16 @@ def test_each_order_is_the_central_difference_of_the_one_before(name, order, mod
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lstm"])
-def test_fourth_order_through_a_loop(name):
-    fn, _ = case(name).function()
-    x, u = case(name).inputs(), random(case(name).shape, 7)
+def test_fourth_order_through_a_loop():
+    fn, _ = case("lstm").function()
+    x, u = case("lstm").inputs(), random(case("lstm").shape, 7)
     series = MODES["graph"](lambda x: tf.stack(directional_derivatives(fn, x, u, 4)))
     actual, expected = series(x), central_difference(series, x, u)
     for k in range(1, 5):
         assert relative_error(actual[k], expected[k - 1]) < 1e-6
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph"])
+@pytest.mark.parametrize("mode", [pytest.param("eager", marks=pytest.mark.slow), "graph"])
 def test_second_order_through_a_loop(mode):
     fn, _ = case("lstm").function()
     x, u = case("lstm").inputs(), random(case("lstm").shape, 7)
@@ -164,9 +163,11 @@ def test_derivatives_keep_the_dtype_of_each_output():
     def fn(x):
         return x**3, tf.cast(x, tf.float64) ** 3, tf.cast(x, tf.float16) ** 3
 
-    for derivative in directional_derivatives(fn, x, tf.ones_like(x), 3):
+    *lower, third = directional_derivatives(fn, x, tf.ones_like(x), 3)
+    for derivative in (*lower, third):
         assert [y.dtype for y in derivative] == [tf.float32, tf.float64, tf.float16]
-    assert relative_error(derivative, 18 * [1.0] and np.full(6, 6.0)) < 1e-3
+    assert relative_error(third[:2], np.full(4, 6.0)) < 1e-6
+    assert relative_error(third[2], np.full(2, 6.0)) < 1e-3
 
 
 def test_taylor_series_predicts_the_function():
@@ -266,9 +267,9 @@ def test_a_leak_is_named(mode):
     def fn(x):
         return x**2 + tf.ensure_shape(tf.numpy_function(np.sin, [x], x.dtype), x.shape)
 
-    with pytest.raises(LeakError, match="directional_derivatives: .* Received: op PyFunc"):
+    with pytest.raises(LeakError, match=r"directional_derivatives: .* Received: op PyFunc"):
         MODES[mode](lambda x: directional_derivatives(fn, x, x, 2))(random([2]))
-    with pytest.raises(LeakError, match="laplacian: .* Received: op PyFunc"):
+    with pytest.raises(LeakError, match=r"laplacian: .* Received: op PyFunc"):
         MODES[mode](lambda x: laplacian(fn, x))(random([2, 1]))
 
 
@@ -314,10 +315,9 @@ def test_laplacian_is_the_closed_form_for_any_leading_axes(shape, mode):
 
 
 @modes
-@pytest.mark.parametrize("name", ["dense", "batch_normalization"])
-def test_laplacian_is_the_trace_of_each_example_s_hessian(name, mode):
-    fn, _ = case(name).function()
-    x = case(name).inputs()
+def test_laplacian_is_the_trace_of_each_example_s_hessian(mode):
+    fn, _ = case("batch_normalization").function()
+    x = case("batch_normalization").inputs()[:2]
     actual = MODES[mode](lambda x: laplacian(fn, x))(x)
     for example in range(len(x)):
         for output in range(2):
@@ -353,7 +353,7 @@ def test_laplacian_sums_over_all_inputs_of_a_nest(mode):
 
 
 @modes
-@pytest.mark.parametrize("chunk_size", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("chunk_size", [2, 5])
 def test_laplacian_is_the_same_for_every_chunk_size(chunk_size, mode):
     x = random([3, 5])
 
@@ -398,6 +398,7 @@ def test_laplacian_by_inputs_and_of_laplacians():
     assert relative_error(rows[:, 1], -10 * np.cos(x[:, 0] + 2 * x[:, 1])) < 1e-12
 
 
+@pytest.mark.slow
 def test_laplacian_of_a_recurrent_model():
     fn, _ = case("lstm").function()
     x = random([2, 2])
@@ -447,5 +448,5 @@ def test_laplacian_refuses_what_has_no_last_axis():
 
 @pytest.mark.parametrize("chunk_size", [0, -1, 2.0])
 def test_laplacian_refuses_a_bad_chunk_size(chunk_size):
-    with pytest.raises(ConfigurationError, match="`chunk_size` must be a positive .* Received"):
+    with pytest.raises(ConfigurationError, match=r"`chunk_size` must be a positive .* Received"):
         laplacian(tf.sin, random([2, 2]), chunk_size)

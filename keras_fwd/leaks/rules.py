@@ -1,8 +1,10 @@
 """Derivative rules for TensorFlow ops: a table, one row an op."""
 
-from keras_fwd.leaks import contraction, convolution, tiling, windows
+from keras_fwd.leaks import contraction, convolution, slicing, tiling, windows
 
-REGISTERED = {}
+REGISTERED = {
+    "XlaDynamicUpdateSlice": slicing.update_slice,
+}
 SEALED = {
     # Slow in TensorFlow.
     "Conv2D": convolution.conv2d,

@@ -127,6 +127,12 @@ def unit(*shape, seed=4):
     return generator.uniform(0.1, 0.9, shape) * generator.choice([-1, 1], shape)
 
 
+def spread(*shape, seed=2):
+    """Between -2 and 2, no two values close to each other."""
+    values = np.linspace(-2.0, 2.0, int(np.prod(shape)))
+    return np.random.default_rng(seed).permutation(values).reshape(shape)
+
+
 def probabilities(*shape, seed=5):
     values = np.random.default_rng(seed).uniform(0.2, 1.0, shape)
     return values / values.sum(-1, keepdims=True)
