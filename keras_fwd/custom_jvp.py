@@ -187,7 +187,8 @@ class _Call:
 
             return [tf.zeros_like(source) for source in sources], gradient
 
-        return [a + b for a, b in zip(linear(*cotangents), zeros(*sources), strict=True)]
+        parts = linear(*cotangents), zeros(*sources)
+        return [tf.add(a, b) for a, b in zip(*parts, strict=True)]
 
     def _transpose(self, sources, cotangents):
         """The pullback of the rule by its tangents, at any of them for it is linear."""

@@ -17,7 +17,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_fwd.leaks import activations, convolution, custom_rules
+from keras_fwd.leaks import activations, color, convolution, custom_rules
 from keras_fwd.leaks.transposes import local
 
 
@@ -178,6 +178,7 @@ def table():
         (tf.nn, "convolution", convolution.convolution),
         (tf.nn, "silu", activations.silu),
         (tf.nn, "swish", activations.silu),
+        (tf.image, "hsv_to_rgb", color.hsv_to_rgb),
         (tf.raw_ops, "CudnnRNN", cudnn),
         (tf.raw_ops, "CudnnRNNV2", cudnn),
         (tf.raw_ops, "CudnnRNNV3", cudnn),

@@ -1,11 +1,57 @@
 """Derivative rules for TensorFlow ops: a table, one row an op."""
 
-from keras_fwd.leaks import contraction, convolution, slicing, tiling, windows
+from keras_fwd.leaks import (
+    color,
+    contraction,
+    convolution,
+    elementwise,
+    pooling,
+    resizing,
+    slicing,
+    sparse,
+    tiling,
+    windows,
+)
 
+#: Gradients that TensorFlow lacks: registered for good, for every tape.
 REGISTERED = {
+    # Of forward ops that it does not differentiate at all.
+    "AdjustContrastv2": color.adjust_contrast,
+    "AdjustHue": color.adjust_hue,
+    "AdjustSaturation": color.adjust_saturation,
+    "ResizeArea": resizing.area,
     "XlaDynamicUpdateSlice": slicing.update_slice,
+    # Of the ops in gradients of others.
+    "CropAndResizeGradImage": resizing.crop_gradient,
+    "Dilation2DBackpropFilter": pooling.dilation_filter_gradient,
+    "Dilation2DBackpropInput": pooling.dilation_input_gradient,
+    "FractionalAvgPoolGrad": pooling.fractional_average_gradient,
+    "FractionalMaxPoolGrad": pooling.fractional_max_gradient,
+    "LRNGrad": elementwise.normalization_gradient,
+    "MaxPoolGradWithArgmax": pooling.argmax_gradient,
+    "ResizeBicubicGrad": resizing.bicubic_gradient,
+    "ResizeNearestNeighborGrad": resizing.nearest_gradient,
+    "ScaleAndTranslateGrad": resizing.scale_and_translate_gradient,
+    "SoftsignGrad": elementwise.softsign_gradient,
+    "SparseSegmentMeanGrad": sparse.segment_gradient("Mean"),
+    "SparseSegmentMeanGradV2": sparse.segment_gradient_by_rows("Mean"),
+    "SparseSegmentSqrtNGrad": sparse.segment_gradient("SqrtN"),
+    "SparseSegmentSqrtNGradV2": sparse.segment_gradient_by_rows("SqrtN"),
+    "SparseSegmentSumGrad": sparse.segment_gradient("Sum"),
+    "SparseSegmentSumGradV2": sparse.segment_gradient_by_rows("Sum"),
 }
+
+#: Rules that stand in for TensorFlow's while derivatives are taken.
 SEALED = {
+    # Their gradients count as constant, or are not differentiated again.
+    "FakeQuantWithMinMaxArgs": elementwise.fake_quantize,
+    "FakeQuantWithMinMaxVars": elementwise.fake_quantize,
+    "FakeQuantWithMinMaxVarsPerChannel": elementwise.fake_quantize,
+    "ResizeBilinear": resizing.bilinear,
+    "ScaleAndTranslate": resizing.scale_and_translate,
+    # Their gradients are not finite at a zero cotangent.
+    "CumulativeLogsumexp": elementwise.cumulative_logsumexp,
+    "EuclideanNorm": elementwise.euclidean_norm,
     # Slow in TensorFlow.
     "Conv2D": convolution.conv2d,
     "Einsum": contraction.einsum,

@@ -14,14 +14,16 @@ from keras_fwd.leaks.transposes import transposes
 
 
 def max_pool(op_type):
-    """Rule for `MaxPool` or `MaxPool3D`; an op with explicit paddings keeps TensorFlow's own."""
+    """Rule for `MaxPool` or `MaxPool3D`, in any layout that has an axis for each size."""
 
     def rule(op, cotangent):
         x, y = op.inputs[0], op.outputs[0]
         window, strides = tuple(op.get_attr("ksize")), tuple(op.get_attr("strides"))
-        if len(window) != x.shape.rank or op.get_attr("padding") not in (b"SAME", b"VALID"):
+        if len(window) != x.shape.rank:
             return registry.own_gradient(op_type)(op, cotangent)
-        select, spread = _compiled(window, strides, tuple(x.shape), x.dtype)
+        explicit = op.get_attr("padding") == b"EXPLICIT"
+        before = tuple(op.get_attr("explicit_paddings")[::2]) if explicit else None
+        select, spread = _compiled(window, strides, before, tuple(x.shape), x.dtype)
 
         def push(tangent, x, y):
             return tf.ensure_shape(select(tangent, x, y), y.shape)
@@ -35,8 +37,11 @@ def max_pool(op_type):
 
 
 @functools.lru_cache(maxsize=512)
-def _compiled(window, strides, shape, dtype):
-    """Both directions, for one shape: none is traced twice, and eager calls find it compiled."""
+def _compiled(window, strides, before, shape, dtype):
+    """Both directions, for one shape: none is traced twice, and eager calls find it compiled.
+
+    `before` is the padding at the start of each axis, or `None` for "SAME" and "VALID".
+    """
     del shape, dtype
 
     def select(tangent, x, y):
@@ -44,8 +49,14 @@ def _compiled(window, strides, shape, dtype):
         # order stays, as in TensorFlow.
         for axis in reversed(range(len(window))):
             if window[axis] > 1 or strides[axis] > 1:
-                size = tf.shape(y)[axis]
-                x, tangent = _select_along(axis, x, tangent, size, window[axis], strides[axis])
+                last = (tf.shape(y)[axis] - 1) * strides[axis]  # where the last window starts
+                padding = tf.maximum(last + window[axis] - tf.shape(x)[axis], 0)
+                start = padding // 2 if before is None else before[axis]
+                pad = start, tf.maximum(padding - start, 0)
+                places = [slice(i, last + i + 1, strides[axis]) for i in range(window[axis])]
+                values = _along(axis, x, pad, -float("inf"), places)
+                tangents = _along(axis, tangent, pad, 0.0, places)
+                x, tangent = functools.reduce(_larger, zip(values, tangents, strict=True))
         return tangent
 
     def spread(cotangent, x, y):
@@ -55,21 +66,14 @@ def _compiled(window, strides, shape, dtype):
     return [tf.function(f, jit_compile=True, autograph=False) for f in (select, spread)]
 
 
-def _select_along(axis, x, tangent, size, window, stride):
-    """The maxima over windows along one axis, `size` of them, and the tangents there."""
-    last = (size - 1) * stride + 1
-    padding = tf.maximum(last + window - 1 - tf.shape(x)[axis], 0)  # none if "VALID"
-    before = padding // 2
-    paddings = tf.pad([[before, padding - before]], [[axis, len(x.shape) - axis - 1], [0, 0]])
-    x = tf.pad(x, paddings, constant_values=tf.constant(-float("inf"), x.dtype))
-    tangent = tf.pad(tangent, paddings)
-    largest = chosen = None
-    for place in range(window):
-        index = (*[slice(None)] * axis, slice(place, place + last, stride))
-        if largest is None:
-            largest, chosen = x[index], tangent[index]
-        else:
-            larger = x[index] > largest
-            largest = tf.where(larger, x[index], largest)
-            chosen = tf.where(larger, tangent[index], chosen)
-    return largest, chosen
+def _along(axis, tensor, pad, value, places):
+    """The slices of a padded tensor along one axis."""
+    paddings = tf.pad([pad], [[axis, len(tensor.shape) - axis - 1], [0, 0]])
+    tensor = tf.pad(tensor, paddings, constant_values=tf.constant(value, tensor.dtype))
+    return [tensor[(*[slice(None)] * axis, place)] for place in places]
+
+
+def _larger(best, candidate):
+    """The larger value and its tangent; of equal ones the first."""
+    larger = candidate[0] > best[0]
+    return [tf.where(larger, c, b) for b, c in zip(best, candidate, strict=True)]

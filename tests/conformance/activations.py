@@ -8,7 +8,9 @@ from conformance.case import listed, op, unit
 
 FAMILY = "Activations"
 NAMESPACE = {
-    name: value for name, value in vars(activations).items() if isinstance(value, types.FunctionType)
+    name: value
+    for name, value in vars(activations).items()
+    if isinstance(value, types.FunctionType)
 }
 
 ARGUMENTS = {"threshold": (0.3, 0.1)}

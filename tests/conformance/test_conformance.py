@@ -1,0 +1,128 @@
+"""Each derivative is exact, or refused by a `LeakError` that names the op. See `__init__.py`."""
+
+import dataclasses
+import gc
+import json
+import os
+import pathlib
+
+import keras
+import pytest
+
+from conformance import (
+    activations,
+    applications,
+    check,
+    layers,
+    losses,
+    models,
+    ops_keras,
+    ops_tensorflow,
+)
+
+# Those that take long come first, so that two processes end at about the same time.
+FAMILIES = [applications, models, layers, ops_tensorflow, ops_keras, losses, activations]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    keras.backend.clear_session()
+    gc.collect()  # graphs hold themselves; hundreds of them would fill the memory
+
+
+def name_of(case):
+    """The name that a namespace knows the case by."""
+    return case.name.partition(" (")[0]
+
+
+def not_covered(family):
+    """The names of a namespace that its table does not speak of; aliases count as one."""
+    known = {name_of(case) for case in family.CASES} | {entry.name for entry in family.LISTED}
+    aliases = {}
+    for name, value in family.NAMESPACE.items():
+        aliases.setdefault(id(value), []).append(name)
+    return sorted(min(names) for names in aliases.values() if not known & set(names))
+
+
+def write(family, name, contents):
+    """Keep what came out for `keras-fwd coverage`, if it is asked for."""
+    folder = os.environ.get("CONFORMANCE_RESULTS")
+    if folder:
+        path = pathlib.Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        contents = {"family": family.FAMILY, **contents}
+        (path / f"{family.__name__}.{name}.json").write_text(json.dumps(contents, indent=1))
+
+
+def due(case, mode, order, outcome):
+    """Whether an outcome is the one that the table says."""
+    if case.leak and order >= case.leak_order:
+        return outcome == f"LeakError: {case.leak}"
+    if case.xla_fails and mode == "xla":
+        return not outcome.startswith("wrong")
+    return outcome == "exact"
+
+
+def verify(case):
+    rows = check.rows(case)
+    problems = [
+        f"{row.name} by {row.wrt}, {mode}, order {order}: {outcome}"
+        for row in rows
+        for mode, outcomes in row.outcomes.items()
+        for order, outcome in outcomes.items()
+        if not due(case, mode, order, outcome)
+    ]
+    return rows, problems
+
+
+def each(select):
+    return [
+        pytest.param(family, index, id=f"{family.FAMILY}: {case.name}")
+        for family in FAMILIES
+        for index, case in enumerate(family.CASES)
+        if select(case)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "index"), each(lambda case: True))
+def test_derivatives_are_exact_or_refused(family, index):
+    case = family.CASES[index]
+    try:
+        rows, problems = verify(case)
+    except Exception as error:
+        rows = [check.Row(case.name, "–", {"graph": {1: check.failure(error)}})]
+        problems = [f"{case.name} cannot be called: {error}"]
+    write(family, f"{index:04d}", {"rows": [dataclasses.asdict(row) for row in rows]})
+    assert rows, f"{case.name} has nothing to differentiate by"
+    assert not problems, "\n" + "\n".join(problems)
+
+
+@pytest.mark.parametrize(("family", "index"), each(lambda case: case.fast))
+def test_a_sample_is_exact(family, index):
+    assert verify(family.CASES[index])[1] == []
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.FAMILY)
+def test_every_name_is_covered_or_listed(family):
+    listed = [dataclasses.asdict(entry) for entry in family.LISTED]
+    missing = not_covered(family)
+    write(family, "names", {"listed": listed, "not covered": missing})
+    assert not missing, f"give them a row in tests/conformance/: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.FAMILY)
+def test_no_name_is_in_the_table_twice_or_gone(family):
+    names = [case.name for case in family.CASES] + [entry.name for entry in family.LISTED]
+    assert len(set(names)) == len(names), [name for name in names if names.count(name) > 1]
+    known = {name_of(case) for case in family.CASES} | {entry.name for entry in family.LISTED}
+    assert not family.NAMESPACE or known <= family.NAMESPACE.keys(), known - family.NAMESPACE.keys()
+
+
+# --- the checker itself -----------------------------------------------------------------------------
