@@ -16,6 +16,10 @@ CONSTANT = graphs.SHAPE_ONLY | frozenset(
 )
 #: Ops that write a value (their second input) into a variable; a later read depends on it.
 WRITES = frozenset("AssignVariableOp AssignAddVariableOp AssignSubVariableOp".split())
+#: Ops whose first output alone depends on their first input: the second holds indices.
+INDICES_BESIDE = frozenset(
+    "SparseSegmentSumGradV2 SparseSegmentMeanGradV2 SparseSegmentSqrtNGradV2".split()
+)
 WRITTEN = -1  # stands beside the indices of a body's results for the variables it writes
 #: Ops whose registered gradient is zero, as is right in a forward pass; in a pullback, a cotangent
 #: must not pass through them.
@@ -55,6 +59,8 @@ class Flow:
                     reached.update(self._written(node))
             elif self._derivative and node.carriers is not None:
                 reached.update((node.name, i) for i in node.carriers)
+            elif node.type in INDICES_BESIDE and hit == {0}:
+                reached.add((node.name, 0))
             else:
                 reached.add((node.name, None))
         return reached
@@ -115,6 +121,8 @@ class Flow:
         for node in nodes:
             hit = self.hit(node, reached)
             if not hit or node.name not in wanted or node.type in graphs.SHAPE_ONLY:
+                continue
+            if node.type in INDICES_BESIDE and (node.name, 0) not in needed:
                 continue
             if node.type in graphs.BODIES:
                 yield from self._path_inside(node, hit, wanted[node.name])
