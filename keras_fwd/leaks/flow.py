@@ -92,6 +92,8 @@ class Flow:
                 indices = indices[max(wanted) + 1 :]
             elif node.type in graphs.BODIES:
                 indices = self._through(node, wanted, self._body_backward, backward=True)
+            elif node.type in INDICES_BESIDE and 0 not in wanted:
+                indices = indices[1:]
             for i in set(indices) - self._idle(node):
                 needed.add(node.inputs[i])
                 outputs.setdefault(node.inputs[i][0], set()).add(node.inputs[i][1])

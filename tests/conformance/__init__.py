@@ -9,10 +9,9 @@ How a case is checked is told in `check.py`. What is run:
 * in a graph (`tf.function`) everything, to order 3; it is also what takes the central differences;
 * in eager code order 2, with respect to weights order 1: the rules are those of the graph, and so
   is the trace that looks for leaks;
-* under XLA order 3 for functions and order 2 for layers and weights, where XLA compiles the
-  function itself in float64;
+* under XLA order 2, for activations order 3, where XLA compiles the function itself in float64;
 * loops over time steps less, because each order multiplies the time they take to be traced: order
-  2 in a graph, 1 elsewhere. One of each kind goes to order 3 unrolled;
+  2 in a graph, 1 under XLA. One of each kind goes to order 3 unrolled;
 * `keras.applications` in a graph to order 2, by the inputs: the layers in them have cases of their
   own.
 

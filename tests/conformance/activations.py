@@ -4,7 +4,7 @@ import types
 
 from keras import activations
 
-from conformance.case import listed, op, unit
+from conformance.case import THIRD, listed, op, unit
 
 FAMILY = "Activations"
 NAMESPACE = {
@@ -19,7 +19,7 @@ POINT = unit(2, 4) * 2
 
 def activation(name):
     function = getattr(activations, name)
-    options = {"fast": name in ("softsign", "gelu")}
+    options = {"orders": THIRD, "fast": name in ("softsign", "gelu")}
     return op(name, lambda x: function(x, *ARGUMENTS.get(name, ())), POINT, **options)
 
 

@@ -45,6 +45,7 @@ SIZES.get(name, 32)
         build,
         (image(1, size, size, 3),),
         wrt=("inputs",),
+        lean=True,
         orders={"graph": 2},
         step=1e-8,
         tolerance=1e-4,

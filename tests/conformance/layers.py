@@ -21,19 +21,18 @@ IDS = np.array([[1, 0, 2], [2, 2, 1]])
 # A loop that is differentiated three times takes a minute to be traced: the deepest order is left
 # to one cell of each kind.
 LOOP = {"graph": 2, "xla": 1}
-ORDERS = {"graph": 3, "eager": 2, "xla": 2}
 # Kernels that compute in float32 whatever they are given.
 SINGLE = {"step": 0.01, "tolerance": 2e-3}
 APART = {"step": 1e-3, "tolerance": 2e-3}  # so small that no other value becomes the maximum
 
 
 def one(name, build, *inputs, **options):
-    return Case(name, build, inputs, **{"orders": ORDERS, **options})
+    return Case(name, build, inputs, **options)
 
 
 def random(name, build, *inputs, **options):
     """A layer that draws numbers, in training with a fixed seed, and at rest."""
-    options = {"call": stateless, "random": True, "orders": ORDERS, **options}
+    options = {"call": stateless, "random": True, **options}
     return Case(f"{name} (training)", build, inputs, **options)
 
 

@@ -38,7 +38,7 @@ CASES = [
     loss("CategoricalFocalCrossentropy", ONE_HOT, LOGITS, "logits", from_logits=True),
     loss("CategoricalGeneralizedCrossEntropy", CLASSES, SPREAD),
     loss("CategoricalHinge", ONE_HOT, LOGITS),
-    loss("Circle", CLASSES, LOGITS),
+    loss("Circle", np.array([0, 1, 0, 1]), (4, 3)),
     loss("CosineSimilarity", VALUES, LOGITS),
     loss("CTC", np.array([[1, 2], [3, 1]]), (2, 5, 4)),
     loss("Dice", LABELS, unit(3, 4) ** 2),

@@ -199,7 +199,7 @@ INDEXING = [
     of("fold", lambda x: ops.fold(x, 4, 2), (1, 8, 9)),
 ]
 
-ONE_STEP = {"graph": 3, "eager": 1, "xla": 2}
+ONE_STEP = {"graph": 3, "eager": 1, "xla": 1}
 FLOW = [
     of("cond", lambda x: ops.cond(x[0] > 0, lambda: ops.sin(x), lambda: x**2), V),
     of("switch", lambda x: ops.switch(1, [ops.sin, ops.exp], x), V),

@@ -125,4 +125,4 @@ def test_no_name_is_in_the_table_twice_or_gone(family):
     assert not family.NAMESPACE or known <= family.NAMESPACE.keys(), known - family.NAMESPACE.keys()
 
 
-# --- the checker itself -----------------------------------------------------------------------------
+# --- the checker itself ---------------------------------------------------------------------------
