@@ -34,7 +34,7 @@ def accumulator(model):
     def function(x, u):
         with tf.autodiff.ForwardAccumulator(x, u) as record:
             y = model(x, training=False)
-        return y, record.jvp(y)
+        return y, tf.convert_to_tensor(record.jvp(y))  # it gives None where it knows no more
 
     return function
 

@@ -1,10 +1,11 @@
 """Peak memory of a 60-layer MLP: forward pass, one JVP, a gradient step, a held linearization.
 
-Each side runs in a process of its own, in a `tf.function`; what is reported is the peak of its first
-call over what the process held before: resident memory on a CPU (Linux), TensorFlow's own account on
-a GPU. Goals: a JVP below 2.2 forward passes, a held linearization not above a gradient step.
+Each side runs in a process of its own, in a `tf.function`; what is reported is the peak of its
+first call over what the process held before: resident memory on a CPU (Linux), TensorFlow's own
+account on a GPU. Goals: a JVP below 2.2 forward passes, a held linearization not above a gradient
+step.
 
-    python benchmarks/memory.py [--batch 16384] [--width 256] [--layers 60] [--repeats 3]
+    python benchmarks/memory.py [--batch 8192] [--width 256] [--layers 60] [--repeats 3]
 """
 
 import argparse
@@ -79,8 +80,8 @@ def measure(side, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=16384)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8192)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
+from keras_fwd import functional, nest, passes
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.leaks import closure, flow
 from keras_fwd.leaks.transposes import local
@@ -35,13 +35,14 @@ class custom_jvp:
 
     Example:
 
+    >>> import keras_fwd
     >>> @custom_jvp
     ... def log1pexp(x):
     ...     return tf.math.log1p(tf.exp(x))
     >>> @log1pexp.defjvp
     ... def rule(x, dx):
     ...     return log1pexp(x), dx * tf.sigmoid(x)
-    >>> _, tangent = double_gradient.jvp(log1pexp, tf.constant(0.0), tf.constant(1.0))
+    >>> _, tangent = keras_fwd.jvp(log1pexp, tf.constant(0.0), tf.constant(1.0))
     >>> float(tangent)
     0.5
     """
@@ -178,7 +179,7 @@ class _Call:
         def zeros(*sources):
             def gradient(*tangents):
                 call = self.here()
-                return double_gradient.pull(
+                return passes.pull(
                     call.function.name,
                     lambda here: call.push(here, tangents),
                     local(sources),
@@ -193,7 +194,7 @@ class _Call:
     def _transpose(self, sources, cotangents):
         """The pullback of the rule by its tangents, at any of them for it is linear."""
         anywhere = [tf.zeros_like(source) for source in sources]
-        pulled = double_gradient.pull(
+        pulled = passes.pull(
             self.function.name, lambda t: self.push(sources, t), anywhere, list(cotangents)
         )
         if not tf.executing_eagerly() and any(flow.between(anywhere, pulled)):
@@ -207,7 +208,7 @@ class _Call:
     def pull_variables(self, fn, sources, cotangents, variables):
         """`∂fn/∂variablesᵀ c`, by the ops that read them."""
         name, cotangents = self.function.name, list(cotangents)
-        return double_gradient.pull(
+        return passes.pull(
             name, lambda _: _floating(fn(sources)), list(variables), cotangents, sources
         )
 

@@ -18,6 +18,7 @@ import weakref
 import tensorflow as tf
 
 from keras_fwd.leaks import activations, color, convolution, custom_rules
+from keras_fwd.leaks.switch import Switch
 from keras_fwd.leaks.transposes import local
 
 
@@ -166,6 +167,9 @@ _AROUND_CONVOLUTIONS = frozenset(
     "ReadVariableOp Conv2D".split()
 )
 
+#: Where backward rules are trusted to be derivatives.
+TRUSTED = ("keras_fwd.", "tensorflow.python.")
+
 #: Modules whose functions are made anew for each use, and differentiate right.
 _FRESH = ("keras_fwd.", "tensorflow.python.")
 
@@ -210,6 +214,29 @@ def stand_in(rows, active):
 @functools.cache
 def _replacement(make, function):
     return make(function)
+
+
+def recording(watch):
+    """Context in which calls of `hypot` and of `tf.custom_gradient` functions are told of.
+
+    Args:
+        watch: Object with the methods `hypot()` and `custom_gradient(function, args)`.
+    """
+
+    def hypot(original):
+        return lambda x1, x2: (watch.hypot(), original(x1, x2))[1]
+
+    def custom(original):
+        def told(function, args, kwargs):
+            watch.custom_gradient(function, args)
+            return original(function, args, kwargs)
+
+        return told
+
+    makers = {"hypot": hypot, "_graph_mode_decorator": custom}
+    rows = [(holder, name, makers[name]) for holder, name, _ in table() if name in makers]
+    switch = Switch(lambda: stand_in(rows, lambda: switch.active))
+    return switch.set(True)
 
 
 def _either(replacement, function, active):

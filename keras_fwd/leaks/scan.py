@@ -59,14 +59,24 @@ def check_forward(call, sources, targets, nested):
     """
     later = None
     for node, hit in flow.between(sources, targets, derivative=True):
-        none = graphs.gradient_of(node) == "none" and node.type not in flow.CONSTANT
-        if none or hit.intersection(_LEFT_OUT.get(node.type, ())):
+        if hides(node, hit):
             raise leak(call, "hidden", node.type, node.name)
-        if node.type == "StopGradient" and "/moments" in f"/{node.name}":
+        if is_frozen(node):
             later = leak(call, "frozen", node.type, node.name)
             if nested:
                 raise later
     return later
+
+
+def hides(node, hit):
+    """Whether a forward node hides its derivative by one of the inputs `hit`."""
+    none = graphs.gradient_of(node) == "none" and node.type not in flow.CONSTANT
+    return none or bool(hit.intersection(_LEFT_OUT.get(node.type, ())))
+
+
+def is_frozen(node):
+    """Whether a node holds the mean in a variance constant."""
+    return node.type == "StopGradient" and "/moments" in f"/{node.name}"
 
 
 def fuse(error, tensors):

@@ -28,8 +28,7 @@ OPTIONS = {
 
 
 def application(name):
-    size = # The smallest that each of them takes, and the narrowest.
-SIZES.get(name, 32)
+    size = SIZES.get(name, 32)
 
     def build():
         return getattr(applications, name)(

@@ -9,7 +9,10 @@ of every order too. With a direction `u`, a cotangent `w` and another direction 
   a `tf.GradientTape` of the caller, along `d`, against a central difference of `⟨w, J u⟩`;
 * order 3: `jvp` of `jvp` of `jvp` against a central difference of `jvp` of `jvp`.
 
-A *lean* case has only `linearize`, and the tape of the caller around it.
+A *lean* case has only `linearize`, the tape of the caller around it, and `d = u`.
+
+Where another derivative than the true one is declared (a straight-through estimator, say), the
+differences of order 1 are those of the function that has it, and nothing follows `f`.
 
 The central differences are taken once, in the first mode (the graph) that gives anything, by
 running what was traced at `x ± h u` and `x ± h d`. All modes are compared with them.
@@ -70,15 +73,17 @@ def _note(case, outcomes):
     return "; ".join(notes)
 
 
-def outer(outputs):
-    """A nonlinear function of each output that is a floating-point tensor."""
+def outer(outputs, linear=False):
+    """A nonlinear function of each output that is a floating-point tensor, in float64."""
     leaves = []
     for leaf in tf.nest.flatten(outputs):
         if leaf is None or not (leaf.dtype.is_floating or leaf.dtype.is_complex):
             continue
         parts = [tf.math.real(leaf), tf.math.imag(leaf)] if leaf.dtype.is_complex else [leaf]
         parts = [tf.cast(part, tf.float64) for part in parts]
-        leaves += [y + y * y / 2 + y * y * y / 6 for y in parts]  # y**3 is NaN at 0 after a while
+        leaves += (
+            parts if linear else [y + y * y / 2 + y * y * y / 6 for y in parts]
+        )  # y**3 is NaN at 0 after a while
     return leaves
 
 
@@ -89,7 +94,8 @@ class Problem:
         self.case = case
         self.variables = variables
         self.points = points
-        self.function = lambda xs: outer(fn(xs))
+        linear = case.surrogate is not None
+        self.function = lambda xs: outer(fn(xs), linear)
         self.sources = points if variables is None else variables
         self.wrt = "inputs" if variables is None else variables
         generator = np.random.default_rng(1)
@@ -99,7 +105,8 @@ class Problem:
                 return None
             return tf.constant(generator.normal(size=tensor.shape), tensor.dtype)
 
-        self.u, self.d = ([random(s) for s in self.sources] for _ in range(2))
+        self.u = [random(s) for s in self.sources]
+        self.d = self.u if case.lean else [random(s) for s in self.sources]
         self.w = [random(y) for y in self.function(points)]
         self.expected = None  # what the derivatives are compared with, once it is known
 
@@ -226,11 +233,20 @@ class Problem:
     def reference(self, run, order):
         """Central differences of everything up to an order."""
         names = ["y"] if self.case.lean else ["y", "t1", "t2"][:order]
+        if self.case.lean and order > 1:
+            names.append("s")
         along_u = self.difference(run, self.u, names)
+        if self.case.surrogate:
+
+            def declared(*xs):
+                return {"y": outer(self.case.surrogate(*xs), linear=True)}
+
+            along_u |= self.difference(declared, self.u, ["y"])
         expected = {"t1": along_u["y"], "Ju": along_u["y"]}
         if order > 1:
             expected["t2"] = along_u.get("t1")
-            expected["slope"] = self.difference(run, self.d, ["s"])["s"]
+            along_d = along_u if self.case.lean else self.difference(run, self.d, ["s"])
+            expected["slope"] = along_d["s"]
         if order > 2:
             expected["t3"] = along_u["t2"]
         return expected
@@ -247,14 +263,14 @@ class Problem:
                 if name in found
             }
             if k == 1 and "wJu" in found:
-                errors["adjoint gap"] = relative_error(found["wJu"], found["uJw"], found["Ju"])
+                errors["adjoint gap"] = relative_error(found["wJu"], found["uJw"], found["t1"])
             wrong = [f"{n} {e:.0e}" for n, e in errors.items() if not e < self.tolerance(n)]
             verdicts[k] = f"wrong: {', '.join(wrong)}" if wrong else "exact"
         return verdicts
 
     def tolerance(self, name):
         # No step is taken for the adjoint gap: what is left is rounding.
-        return self.case.tolerance * (1e-3 if name == "adjoint gap" else 1)
+        return self.case.tolerance * (1e-2 if name == "adjoint gap" else 1)
 
 
 def in_mode(function, mode):

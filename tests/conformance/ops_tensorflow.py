@@ -1,5 +1,7 @@
 """TensorFlow's ops: the usual ones, and those at which its own second derivatives fail."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -29,7 +31,7 @@ def at(module, names, *inputs, **options):
     ]
 
 
-def double(call):
+def single(call):
     """A kernel in float32 alone, between casts."""
     return lambda *xs: call(*(tf.cast(x, tf.float32) for x in xs))
 
@@ -43,11 +45,12 @@ QUANTIZATION = tf.quantization
 BOXES = np.array([[0.05, 0.1, 0.7, 0.83]], "float32")
 
 
+NEAREST = "TensorFlow has no compiled kernel of the first gradient either"
 METHODS = "bilinear nearest bicubic area lanczos3 lanczos5 gaussian mitchellcubic"
 
 
 def resize(method, size, antialias):
-    return lambda x: tf.image.resize(x, [size, size], method, antialias=antialias)
+    return single(lambda x: tf.image.resize(x, [size, size], method, antialias=antialias))
 
 
 def table_rows(x):
@@ -62,6 +65,7 @@ LEAKS = [
             resize(method, size, antialias),
             PICTURE,
             fast=(method, size, antialias) == ("bilinear", 9, False),
+            xla_fails=NEAREST if method == "nearest" else "",
             **SINGLE,
         )
         for method in METHODS.split()
@@ -75,13 +79,14 @@ LEAKS = [
     ),
     of(
         "image.crop_and_resize (boxes)",
-        lambda b: tf.image.crop_and_resize(PICTURE, b, [0], [3, 3]),
+        single(lambda b: tf.image.crop_and_resize(PICTURE, b, [0], [3, 3])),
         np.array([[0.05, 0.1, 0.7, 0.83]]),
+        leak="CropAndResizeGradBoxes",
         **SINGLE,
     ),
     of(
         "nn.local_response_normalization",
-        double(tf.nn.local_response_normalization),
+        single(tf.nn.local_response_normalization),
         PLANE,
         **SINGLE,
     ),
@@ -121,12 +126,22 @@ LEAKS = [
     of("recompute_grad", tf.recompute_grad(lambda x: tf.sin(x) * x), V),
     of("math.cumulative_logsumexp", tf.math.cumulative_logsumexp, V),
     of("math.reduce_euclidean_norm", lambda x: tf.math.reduce_euclidean_norm(x, 1), M),
-    of(
-        "quantization.fake_quant_with_min_max_args",
-        double(QUANTIZATION.fake_quant_with_min_max_args),
-        V,
-        note="straight through",
-        wrt=(),
+    *(
+        of(
+            f"quantization.fake_quant_with_min_max_{kind}",
+            single(
+                functools.partial(getattr(QUANTIZATION, f"fake_quant_with_min_max_{kind}"), **args)
+            ),
+            np.array([0.3, -0.7, 1.4]),
+            surrogate=lambda x: tf.clip_by_value(x, -1.0, 1.0),
+            note="straight through, as it declares",
+            **SINGLE,
+        )
+        for kind, args in {
+            "args": {"min": -1.0, "max": 1.0},
+            "vars": {"min": -1.0, "max": 1.0},
+            "vars_per_channel": {"min": -np.ones(3, "float32"), "max": np.ones(3, "float32")},
+        }.items()
     ),
     of("image.adjust_contrast", lambda x: tf.image.adjust_contrast(x, 0.5), PICTURE, **SINGLE),
     of("image.adjust_hue", lambda x: tf.image.adjust_hue(x, 0.1), PICTURE, **SINGLE),
@@ -156,6 +171,16 @@ def clipped_rule(x):
 @tf.custom_gradient
 def linear_rule(x):
     return tf.sin(x), lambda dy: dy * tf.cos(x)
+
+
+@tf.custom_gradient
+def straight_through(x):
+    return tf.round(x), lambda dy: dy
+
+
+@tf.custom_gradient
+def reversed_gradient(x):
+    return tf.identity(x), lambda dy: -2.0 * dy
 
 
 @tf.custom_gradient
@@ -494,6 +519,20 @@ FLOW = [
     of("function (nested)", nested, V, fast=True),
     of("function (autograph)", by_autograph, V, orders=LOOP),
     of("custom_gradient", linear_rule, V),
+    of(
+        "custom_gradient (straight through)",
+        straight_through,
+        V,
+        surrogate=lambda x: x,
+        note="the transpose of the rule",
+    ),
+    of(
+        "custom_gradient (reversed)",
+        reversed_gradient,
+        V,
+        surrogate=lambda x: -2.0 * x,
+        note="the transpose of the rule",
+    ),
     of("py_function", lambda x: tf.ensure_shape(tf.py_function(tf.sin, [x], x.dtype), [4]), V),
 ]
 

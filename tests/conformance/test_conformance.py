@@ -8,6 +8,7 @@ import pathlib
 
 import keras
 import pytest
+import tensorflow as tf
 
 from conformance import (
     activations,
@@ -19,6 +20,7 @@ from conformance import (
     ops_keras,
     ops_tensorflow,
 )
+from conformance.case import listed, op
 
 # Those that take long come first, so that two processes end at about the same time.
 FAMILIES = [applications, models, layers, ops_tensorflow, ops_keras, losses, activations]
@@ -104,6 +106,13 @@ def test_derivatives_are_exact_or_refused(family, index):
     assert not problems, "\n" + "\n".join(problems)
 
 
+@pytest.mark.slow  # only because `keras-fwd coverage` reads what the slow tests write
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.FAMILY)
+def test_names_are_written_for_the_coverage(family):
+    listed = [dataclasses.asdict(entry) for entry in family.LISTED]
+    write(family, "names", {"listed": listed, "not covered": not_covered(family)})
+
+
 @pytest.mark.parametrize(("family", "index"), each(lambda case: case.fast))
 def test_a_sample_is_exact(family, index):
     assert verify(family.CASES[index])[1] == []
@@ -111,9 +120,7 @@ def test_a_sample_is_exact(family, index):
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.FAMILY)
 def test_every_name_is_covered_or_listed(family):
-    listed = [dataclasses.asdict(entry) for entry in family.LISTED]
     missing = not_covered(family)
-    write(family, "names", {"listed": listed, "not covered": missing})
     assert not missing, f"give them a row in tests/conformance/: {', '.join(missing)}"
 
 
@@ -126,3 +133,44 @@ def test_no_name_is_in_the_table_twice_or_gone(family):
 
 
 # --- the checker itself ---------------------------------------------------------------------------
+
+
+@tf.custom_gradient
+def half_wrong(x):
+    return x**3, lambda dy: dy * 3.0015 * x**2  # of 3
+
+
+@tf.custom_gradient
+def wrong_at_second_order(x):
+    return x**3, lambda dy: dy * 3 * tf.stop_gradient(x) * x
+
+
+PLANTED = {1: half_wrong, 2: wrong_at_second_order}
+
+
+@pytest.mark.parametrize("order", PLANTED)
+def test_a_wrong_derivative_is_found_at_its_order(order):
+    case = op("planted", PLANTED[order], (3,), orders={"graph": 2})
+    (row,), _ = verify(case)
+    found = row.outcomes["graph"]
+    assert found[order].startswith("wrong"), found
+    assert order == 1 or found[1] == "exact"
+
+
+def test_an_error_and_a_function_that_xla_does_not_compile_are_told_apart():
+    def broken(x):
+        return x**2 if tf.executing_eagerly() else undefined(x)  # noqa: F821
+
+    (row,), problems = verify(op("planted", broken, (3,), orders={"eager": 1, "xla": 1}))
+    assert row.outcomes["eager"][1].startswith("error: NameError"), row.outcomes
+    assert "xla" not in row.outcomes and "XLA does not compile" in row.note
+    assert len(problems) == 1
+
+
+def test_a_new_name_is_not_covered():
+    class Family:
+        NAMESPACE = {"Dense": 1, "Alias": 1, "Brand": 2, "Old": 3}  # noqa: RUF012
+        CASES = [op("Dense (tanh)", tf.tanh, (2,))]  # noqa: RUF012
+        LISTED = listed("a reason", "Old")
+
+    assert not_covered(Family) == ["Brand"]

@@ -1,0 +1,111 @@
+"""What a search for leaks found: rows, and a table of them that a person can read."""
+
+import dataclasses
+
+from keras_fwd.errors import ConfigurationError
+
+COLUMNS = ("layer", "op", "kind", "order", "sealed", "cost", "advice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Leak:
+    """A place where TensorFlow's own derivatives of derivatives break.
+
+    Attributes:
+        layer: Path of the layer, or the name scope of the op.
+        op: Type of the op, or name of the function.
+        kind: `"missing"` (no gradient), `"severed"` (its branch would vanish), `"poisoned"` (not
+            finite at a zero cotangent), `"dependent"` (the backward rule is not linear),
+            `"second-order"` (only the first derivative is right), `"custom rule"` (a linear rule
+            that is not the derivative), `"slow"`.
+        order: The derivative at which it shows: 1 for `J u`, 2 for a derivative of it.
+        sealed: Whether keras_fwd has a rule, so that its own derivatives are exact there.
+        advice: What to do.
+        cost: Time of a JVP of the layer in forward passes, where it was measured.
+    """
+
+    layer: str
+    op: str
+    kind: str
+    order: int
+    sealed: bool
+    advice: str
+    cost: float | None = None
+
+
+class LeakReport:
+    """The leaks of a function or model, a sequence of `Leak`; true if there are any.
+
+    Attributes:
+        rows: List of `Leak`.
+        costs: Layer path -> time of its JVP in forward passes, if it was measured.
+        verification: What the JVP was compared with -> relative difference, if it was verified;
+            text where it could not be computed.
+    """
+
+    def __init__(self, rows, costs=None, verification=None):
+        self.rows = list(rows)
+        self.costs = dict(costs or {})
+        self.verification = dict(verification or {})
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    def __repr__(self):
+        return str(self)
+
+    def __str__(self):
+        lines = [self._table() if self.rows else "no leaks"]
+        if self.verification:
+            lines.append("relative difference from central differences:")
+            for name, value in self.verification.items():
+                shown = value if isinstance(value, str) else f"{value:.1e}"
+                lines.append(f"  {name}: {shown}")
+        return "\n".join(lines)
+
+    def to_frame(self):
+        """The rows as a pandas data frame.
+
+        Raises:
+            ConfigurationError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ConfigurationError(
+                "LeakReport.to_frame: pandas is needed. Received: an environment without it. "
+                "Install the extra: pip install 'keras-fwd[report]'."
+            ) from None
+        return pandas.DataFrame([dataclasses.asdict(r) for r in self.rows], columns=list(COLUMNS))
+
+    def _table(self):
+        try:
+            import rich.box
+            import rich.console
+            import rich.table
+        except ImportError:
+            return "\n".join(
+                f"{r.layer}: {r.op} ({r.kind}, order {r.order}): {r.advice}" for r in self.rows
+            )
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+        shown = [name for name in COLUMNS if name != "cost" or any(r.cost for r in self.rows)]
+        for name in shown:
+            table.add_column(name, overflow="fold", ratio=3 if name == "advice" else None)
+        for row in self.rows:
+            table.add_row(*[_cell(getattr(row, name)) for name in shown])
+        console = rich.console.Console(width=120, no_color=True)
+        with console.capture() as capture:
+            console.print(table)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _cell(value):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.1f}" if isinstance(value, float) else "" if value is None else str(value)
