@@ -12,6 +12,7 @@ if _keras.backend.backend() != "tensorflow":
 from keras_fwd import callbacks, optimizers
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
 from keras_fwd.curvature import gauss_newton
+from keras_fwd.custom_jvp import custom_jvp
 from keras_fwd.derivatives import fwd_gradients, hessian
 from keras_fwd.double_gradient import jvp, linearize, vjp
 from keras_fwd.errors import (
@@ -22,8 +23,10 @@ from keras_fwd.errors import (
     StructureError,
 )
 from keras_fwd.jacobians import jacobian
+from keras_fwd.leaks.report import LeakReport
 from keras_fwd.linear_map import LinearMap
 from keras_fwd.optimizers.gauss_newton import GaussNewton
+from keras_fwd.seal import find_leaks, seal_leaks
 from keras_fwd.sensitivity.report import SensitivityReport, sensitivity_report
 from keras_fwd.taylor import directional_derivatives, laplacian
 
@@ -35,12 +38,15 @@ __all__ = [
     "JacobianNormCallback",
     "KerasFwdError",
     "LeakError",
+    "LeakReport",
     "LinearMap",
     "NumericalError",
     "SensitivityReport",
     "StructureError",
     "callbacks",
+    "custom_jvp",
     "directional_derivatives",
+    "find_leaks",
     "fwd_gradients",
     "gauss_newton",
     "hessian",
@@ -49,6 +55,7 @@ __all__ = [
     "laplacian",
     "linearize",
     "optimizers",
+    "seal_leaks",
     "sensitivity_report",
     "vjp",
 ]

@@ -27,13 +27,14 @@ def pull(call, function, sources, cotangents, primals=None):
     return forward.pull(cotangents, strict=False)
 
 
-def unchecked(function, sources, primals):
+def unchecked(function, sources, primals, dummy=tf.ones_like):
     """The passes of the trick in the graph being built, without a look for leaks.
 
     Args:
         function: Of the primals; it reads the sources.
         sources: List of tensors or variables.
         primals: Nest of tensors.
+        dummy: The dummy cotangent of an output.
 
     Returns:
         `(outputs, dummies, pulled, push)`: `pulled` leaves out sources that nothing depends on,
@@ -43,7 +44,7 @@ def unchecked(function, sources, primals):
         inner.watch(sources)
         outputs = function(primals)
     targets = [y for y in nest.flatten(outputs) if nest.is_differentiable(y.dtype)]
-    dummies = [tf.ones_like(target) for target in targets]
+    dummies = [dummy(target) for target in targets]
     outer = tf.GradientTape(persistent=True, watch_accessed_variables=False)
     with outer:
         outer.watch(dummies)

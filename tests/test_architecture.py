@@ -46,8 +46,10 @@ FLOORS = {
         "passes",
         "double_gradient",
         "custom_jvp",
+        "leaks.declared",
         "leaks.report",
         "leaks.search",
+        "leaks.verification",
         "sealed_function",
         "weight_rows",
         "jacobians",
@@ -61,6 +63,9 @@ FLOORS = {
     "the bridge to Keras": [
         "model",
         "curvature",
+        "sealed_layer",
+        "costs",
+        "seal",
     ],
     "what users touch": [
         "optimizers.hook",

@@ -53,7 +53,7 @@ class Place:
     words: str = ""
 
 
-def survey(function, primals, variables=None, label=str):
+def leaks(function, primals, variables=None, label=str):
     """`(places, sealed)`: all leaks, in their order in the graph, and those mended here.
 
     Args:

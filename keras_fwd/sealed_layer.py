@@ -1,0 +1,109 @@
+"""Layers and models that plain tapes differentiate by the rules of this package."""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.model import Recorder
+from keras_fwd.sealed_function import sealed_function
+
+
+def call_sealed(layer, inputs, options):
+    """The outputs of a layer, whose derivatives are those of `sealed_function`.
+
+    What it updates (statistics, seeds) is updated once; a gradient runs the layer again from the
+    state before.
+    """
+    leaves = nest.flatten(inputs)
+    live = [nest.is_differentiable(leaf.dtype) for leaf in leaves]
+    weights = [v for v in layer.variables if nest.is_differentiable(tf.as_dtype(v.dtype))]
+    state = [v for v in layer.variables if not any(v is w for w in weights)]
+    before = [tf.identity(v.value) for v in state]
+    xs = [leaf for leaf, on in zip(leaves, live, strict=True) if on]
+    scopes = []
+
+    def function(sources):
+        given = iter(sources)
+        now = [next(given) if on else leaf for leaf, on in zip(leaves, live, strict=True)]
+        with Recorder([*weights, *state], [*given, *before]) as scope:
+            outputs = layer(nest.pack(inputs, now), **options)
+        scopes.append(scope)
+        return outputs
+
+    outputs = sealed_function(function)([*xs, *(tf.convert_to_tensor(w.value) for w in weights)])
+    scopes[0].commit(True)
+    return outputs
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class Sealed(keras.layers.Wrapper):
+    """A layer whose derivatives are right under any tape, to any order.
+
+    Args:
+        layer: A Keras layer. Its weights are shared, its outputs the same to the bit.
+
+    Example:
+
+    >>> import numpy as np
+    >>> layer = Sealed(keras.layers.LayerNormalization())
+    >>> layer(np.ones([1, 3], "float32")).shape
+    TensorShape([1, 3])
+    """
+
+    def __init__(self, layer, **kwargs):
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(layer, **kwargs)
+        self.supports_masking = layer.supports_masking
+
+    def call(self, inputs, training=None, mask=None):
+        """The outputs of the layer."""
+        accepted = inspect.signature(self.layer.call).parameters
+        options = {"training": training, "mask": mask}
+        options = {k: v for k, v in options.items() if k in accepted and v is not None}
+        return call_sealed(self.layer, inputs, options)
+
+    def compute_output_shape(self, input_shape):
+        """That of the layer."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def compute_mask(self, inputs, previous_mask):
+        """That of the layer."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class SealedModel(keras.Model):
+    """A subclassed model, wrapped whole as `Sealed` wraps a layer.
+
+    Args:
+        model: A built Keras model.
+    """
+
+    def __init__(self, model, **kwargs):
+        super().__init__(**kwargs)
+        self.model = model
+
+    def build(self, input_shape):
+        """The model is built."""
+        if not self.model.built:
+            self.model.build(input_shape)
+
+    def call(self, inputs, training=None):
+        """The outputs of the model."""
+        accepted = inspect.signature(self.model.call).parameters
+        return call_sealed(
+            self.model, inputs, {"training": training} if "training" in accepted else {}
+        )
+
+    def get_config(self):
+        """With that of the model."""
+        config = super().get_config()
+        return {**config, "model": keras.saving.serialize_keras_object(self.model)}
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`."""
+        model = keras.saving.deserialize_keras_object(config.pop("model"))
+        return cls(model, **config)
