@@ -9,7 +9,7 @@ if _keras.backend.backend() != "tensorflow":
         'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from keras_fwd import callbacks, optimizers
+from keras_fwd import callbacks, layers, optimizers, testing
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
 from keras_fwd.curvature import gauss_newton
 from keras_fwd.custom_jvp import custom_jvp
@@ -53,9 +53,11 @@ __all__ = [
     "jacobian",
     "jvp",
     "laplacian",
+    "layers",
     "linearize",
     "optimizers",
     "seal_leaks",
     "sensitivity_report",
+    "testing",
     "vjp",
 ]

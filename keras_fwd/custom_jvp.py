@@ -112,7 +112,7 @@ class _Call:
 
             return nest.flatten(outputs), gradient
 
-        leaves = run(*self._live(nest.flatten(self.primals), self.primals))
+        leaves = run(*local(self._live(nest.flatten(self.primals), self.primals)))
         return nest.pack(made[0], leaves)
 
     def here(self):

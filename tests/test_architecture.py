@@ -81,6 +81,8 @@ FLOORS = {
         "sensitivity.presentation",
         "sensitivity.report",
         "callbacks.jacobian_norm",
+        "layers.custom_jvp",
+        "testing",
     ],
 }
 ORDER = [module for floor in FLOORS.values() for module in floor]

@@ -12,13 +12,7 @@ layers = keras.layers
 losses = keras.losses
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    for name in ("float64", "float32"):
-        keras.config.set_floatx(name)
-        keras.config.set_dtype_policy(name)  # Keras keeps the one it first used
-        if name == "float64":
-            yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def net(*stack, inputs=3):

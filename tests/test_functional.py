@@ -6,7 +6,6 @@ import keras
 import pytest
 import tensorflow as tf
 from cases import (
-    float32,  # noqa: F401 - a fixture
     random,
 )
 

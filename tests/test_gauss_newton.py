@@ -18,13 +18,7 @@ SOLVERS = ["dense", "dual", "cg"]
 EXACT = {"solver_tolerance": 1e-15, "max_solver_iterations": 500}
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    for name in ("float64", "float32"):
-        keras.config.set_floatx(name)
-        keras.config.set_dtype_policy(name)  # Keras keeps the one it first used
-        if name == "float64":
-            yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def draw(*shape, seed=0):

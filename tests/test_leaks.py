@@ -7,7 +7,6 @@ import tensorflow as tf
 from cases import (
     MODES,
     central_difference,
-    float32,  # noqa: F401 - a fixture
     random,
     relative_error,
 )
