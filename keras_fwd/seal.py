@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from keras_fwd import costs, functional, nest
 from keras_fwd.errors import ConfigurationError, LeakError
+from keras_fwd.layers.sealed import Sealed, SealedModel
 from keras_fwd.leaks import registry, search, verification
 from keras_fwd.leaks.report import Leak, LeakReport
-from keras_fwd.sealed_layer import Sealed, SealedModel
 
 #: A layer whose JVP takes more forward passes than this is reported as slow.
 SLOW = 6.0
