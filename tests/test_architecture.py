@@ -31,6 +31,7 @@ FLOORS = {
         "leaks.convolution",
         "leaks.elementwise",
         "leaks.pooling",
+        "leaks.projection",
         "leaks.resizing",
         "leaks.slicing",
         "leaks.sparse",

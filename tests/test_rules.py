@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from cases import MODES, dot, random, relative_error
 
-from keras_fwd import jvp, linearize
+from keras_fwd import jvp, linearize, vjp
 from keras_fwd.leaks import registry, rules
 
 
@@ -300,6 +300,20 @@ def test_float64_images(method):
     y, pushed = jvp(resize(method), x, u)
     assert y.dtype == tf.float32
     assert relative_error(pushed, resize(method)(u)) < 1e-6
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("fill", ["constant", "nearest", "reflect", "wrap"])
+def test_transforms_of_images(fill, interpolation):
+    # A rotation by a large angle, so that much of it is read from outside of the image.
+    def fn(x):
+        turn = tf.constant([[0.7, -0.9, 3.3, 0.8, 0.75, -2.1, 0.01, -0.02]] * 2)
+        return keras.ops.image.affine_transform(x, turn, interpolation, fill, 0.3)
+
+    x, u, w = (random(IMAGE, i, "float32") for i in range(3))
+    (y, pushed), (_, pulled) = jvp(fn, x, u), vjp(fn, x, w)
+    assert relative_error(pushed, fn(x + u) - y) < 1e-5  # it is affine
+    assert abs(dot(pushed, w) - dot(u, pulled)) < 1e-5 * np.linalg.norm(w) * np.linalg.norm(pushed)
 
 
 @pytest.mark.parametrize("mode", MODES)

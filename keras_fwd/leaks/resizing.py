@@ -42,7 +42,10 @@ def bilinear(op, cotangent):
         return ops.ResizeBilinear(images=tangent, size=size, **attrs)
 
     def pull(cotangent, images, size):
-        return ops.ResizeBilinearGrad(grads=cotangent, original_image=images, **attrs)
+        # In float32 like the op, whatever it is given: XLA's kernel has no other.
+        images_ = tf.cast(images, tf.float32)
+        pulled = ops.ResizeBilinearGrad(grads=cotangent, original_image=images_, **attrs)
+        return tf.cast(pulled, images.dtype)
 
     return transposes(push, pull, images, size)[1](cotangent), None
 

@@ -6,6 +6,7 @@ from keras_fwd.leaks import (
     convolution,
     elementwise,
     pooling,
+    projection,
     resizing,
     slicing,
     sparse,
@@ -49,6 +50,9 @@ SEALED = {
     "FakeQuantWithMinMaxVarsPerChannel": elementwise.fake_quantize,
     "ResizeBilinear": resizing.bilinear,
     "ScaleAndTranslate": resizing.scale_and_translate,
+    # Its gradient is an approximation.
+    "ImageProjectiveTransformV2": projection.projective_transform("ImageProjectiveTransformV2"),
+    "ImageProjectiveTransformV3": projection.projective_transform("ImageProjectiveTransformV3"),
     # Their gradients are not finite at a zero cotangent.
     "CumulativeLogsumexp": elementwise.cumulative_logsumexp,
     "EuclideanNorm": elementwise.euclidean_norm,
