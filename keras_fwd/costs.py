@@ -21,7 +21,7 @@ def run_once(fn, function, primals):
     """
     calls = []
     layers = fn._flatten_layers(include_self=False) if isinstance(fn, keras.Layer) else []
-    paths = {id(layer): layer.path for layer in layers}
+    paths = {id(layer): layer.path or layer.name for layer in layers}
     own = keras.Layer.__call__
 
     def recording(self, *args, **kwargs):

@@ -97,7 +97,8 @@ def _label(fn):
 
     def label(scopes):
         parts = [s if s in names else re.sub(r"_\d+$", "", s) for s in scopes.split("/")]
-        return "/".join(part for part in parts if part in names) or scopes
+        known = dict.fromkeys(part for part in parts if part in names)  # loops repeat them
+        return "/".join(known) or scopes
 
     return label
 

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.leaks import sealing, search
 from keras_fwd.model import Recorder
 from keras_fwd.sealed_function import sealed_function
 
@@ -16,6 +17,8 @@ def call_sealed(layer, inputs, options):
     What it updates (statistics, seeds) is updated once; a gradient runs the layer again from the
     state before.
     """
+    if sealing.active():  # the rules hold already
+        return layer(inputs, **options)
     leaves = nest.flatten(inputs)
     live = [nest.is_differentiable(leaf.dtype) for leaf in leaves]
     weights = [v for v in layer.variables if nest.is_differentiable(tf.as_dtype(v.dtype))]
@@ -32,7 +35,9 @@ def call_sealed(layer, inputs, options):
         scopes.append(scope)
         return outputs
 
-    outputs = sealed_function(function)([*xs, *(tf.convert_to_tensor(w.value) for w in weights)])
+    values = [tf.convert_to_tensor(w.value) for w in weights]
+    with tf.name_scope(search.SEAL):
+        outputs = sealed_function(function)([*xs, *values])
     scopes[0].commit(True)
     return outputs
 

@@ -37,6 +37,11 @@ def sealed():
     return _switch.set(not getattr(_never, "on", False))
 
 
+def active():
+    """Whether this thread is inside of `sealed`."""
+    return _switch.active
+
+
 def in_context(method):
     """Decorator: the function runs `sealed`."""
 

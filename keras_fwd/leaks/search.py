@@ -90,6 +90,8 @@ class _Trace:
         return self._distinct()
 
     def _add(self, name, op, kind, **more):
+        if self._right(name) and not self.sealed:
+            return
         place = Place(self.label(_scope(name)), op, kind, **more)
         self.found.setdefault(place, name)
 
