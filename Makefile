@@ -2,6 +2,7 @@
 # make test        the fast tests          make test-slow   the others
 # make lint        ruff and pyright        make examples    every numbered example
 # make test JOBS=8  on a machine with more cores
+# make coverage   writes docs/coverage.md from the conformance suite
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint examples clean
+.PHONY: demo test test-slow coverage lint examples clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -20,7 +21,13 @@ test: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS)
 
 test-slow: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow || [ $$? -eq 5 ]  # 5: there are none
+	rm -rf build/conformance
+	$(QUIET) CONFORMANCE_RESULTS=build/conformance $(BIN)/python -m pytest -n $(JOBS) -m slow
+	$(BIN)/keras-fwd coverage --check --results build/conformance
+
+# docs/coverage.md, from a run of the conformance suite; `make test-slow` checks that it is true.
+coverage: .venv/.ready-dev
+	$(QUIET) $(BIN)/keras-fwd coverage --jobs $(JOBS)
 
 lint: .venv/.ready-dev
 	$(BIN)/ruff check .
