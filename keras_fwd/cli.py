@@ -112,7 +112,7 @@ def _run_suite(suite, folder, jobs):
             f"no conformance suite in {suite}: it comes with a checkout of the repository, not "
             "with the installed package. Run this in the root of a checkout, or give --suite."
         )
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "slow", str(suite)]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "conformance", str(suite)]
     if _installed("xdist"):
         command += ["-n", jobs]
     code = subprocess.run(command, env={**os.environ, "CONFORMANCE_RESULTS": folder}).returncode

@@ -110,7 +110,7 @@ def test_the_suite_is_run_and_its_failures_are_told(tmp_path, capfd):
     suite.mkdir()
     (suite / "test_conformance.py").write_text(
         "import json, os, pathlib, pytest\n"
-        "pytestmark = pytest.mark.slow\n"
+        "pytestmark = pytest.mark.conformance\n"
         "def test_one():\n"
         "    folder = pathlib.Path(os.environ['CONFORMANCE_RESULTS'])\n"
         f"    rows = {[ROW]!r}\n"

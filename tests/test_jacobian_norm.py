@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import leaking
 
 from keras_fwd.callbacks import JacobianNormCallback
 from keras_fwd.derivatives import jacobian
@@ -369,7 +370,7 @@ def token_model():
 
 
 def leaking_model():
-    layer = keras.layers.Dense(3, "softsign", dtype="float64")
+    layer = keras.layers.Dense(3, leaking, dtype="float64")
     return keras.Sequential([keras.Input([5], dtype="float64"), layer])
 
 
@@ -377,7 +378,7 @@ UNFIT = {
     "integers": (token_model, {"data": np.ones((3, 4), int)}, ConfigurationError, "floating-point"),
     "one_probe": (lambda: network(12, 9), {"num_probes": 1}, ConfigurationError, "at least 2"),
     "shape": (network, {"data": X[:, 0]}, StructureError, "must fit the model's input"),
-    "leak": (leaking_model, {}, LeakError, "Softsign"),
+    "leak": (leaking_model, {}, LeakError, "PyFunc"),
 }
 
 

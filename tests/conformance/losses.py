@@ -24,9 +24,11 @@ CTC = {"leak": "SymbolicGradient", "leak_order": 2, "step": 0.01, "tolerance": 2
 
 
 def loss(name, targets, predictions, variant="", case=None, **options):
-    function = getattr(losses, name)(**options)
+    def function(y):  # made anew, for a loss keeps the precision that Keras had when it was made
+        return getattr(losses, name)(**options)(targets, y)
+
     title = f"{name} ({variant})" if variant else name
-    return op(title, lambda y: function(targets, y), predictions, **case or {})
+    return op(title, function, predictions, **case or {})
 
 
 CASES = [

@@ -92,7 +92,7 @@ def each(select):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.conformance
 @pytest.mark.parametrize(("family", "index"), each(lambda case: True))
 def test_derivatives_are_exact_or_refused(family, index):
     case = family.CASES[index]
@@ -106,7 +106,7 @@ def test_derivatives_are_exact_or_refused(family, index):
     assert not problems, "\n" + "\n".join(problems)
 
 
-@pytest.mark.slow  # only because `keras-fwd coverage` reads what the slow tests write
+@pytest.mark.conformance  # only because `keras-fwd coverage` reads what these tests write
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.FAMILY)
 def test_names_are_written_for_the_coverage(family):
     listed = [dataclasses.asdict(entry) for entry in family.LISTED]
