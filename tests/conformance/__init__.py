@@ -7,8 +7,8 @@ of the two: a name that Keras adds tomorrow is *not covered*, and fails a test.
 How a case is checked is told in `check.py`. What is run:
 
 * in a graph (`tf.function`) everything, to order 3; it is also what takes the central differences;
-* in eager code, where `linearize` is looked at too, order 2, with respect to weights order 1: the rules are those of the graph, and so
-  is the trace that looks for leaks;
+* in eager code, where `linearize` is looked at too, order 2, with respect to weights order 1: the
+  rules are those of the graph, and so is the trace that looks for leaks;
 * under XLA order 2, for activations order 3, where XLA compiles the function itself in float64;
 * loops over time steps less, because each order multiplies the time they take to be traced: order
   2 in a graph, 1 under XLA. One of each kind goes to order 3 unrolled;
