@@ -23,6 +23,7 @@ from keras_fwd.errors import (
     StructureError,
 )
 from keras_fwd.jacobians import jacobian
+from keras_fwd.jvp_from_vjp import jvp_from_vjp
 from keras_fwd.leaks.report import LeakReport
 from keras_fwd.linear_map import LinearMap
 from keras_fwd.optimizers.gauss_newton import GaussNewton
@@ -52,6 +53,7 @@ __all__ = [
     "hessian",
     "jacobian",
     "jvp",
+    "jvp_from_vjp",
     "laplacian",
     "layers",
     "linearize",

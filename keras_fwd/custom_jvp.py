@@ -95,7 +95,7 @@ class _Call:
 
         @tf.custom_gradient
         def run(*sources):
-            with closure.forbidden(self.function.name, sources):
+            with closure.forbidden(f"custom_jvp: {self.function.name}", sources):
                 outputs = functional.as_tensors(self.function.name, self._evaluate(sources))
             made.append(outputs)
             self.out_spec = nest.spec(outputs)

@@ -52,6 +52,7 @@ FLOORS = {
         "leaks.search",
         "leaks.verification",
         "sealed_function",
+        "jvp_from_vjp",
         "weight_rows",
         "jacobians",
         "derivatives",

@@ -16,7 +16,7 @@ def forbidden(name, arguments):
     would count as constant. Constants themselves are allowed.
 
     Args:
-        name: Of the function, for the message.
+        name: Of the call and the function, for the message.
         arguments: The tensors that it is given.
     """
     if tf.executing_eagerly():
@@ -36,7 +36,7 @@ def forbidden(name, arguments):
         for tensor in read:
             if tensor.dtype.is_floating and tf.get_static_value(tensor) is None:
                 raise StructureError(
-                    f"custom_jvp: {name} must take what it is computed from as its argument. "
+                    f"{name} must take what it is computed from as its argument. "
                     f"Received: a function that closes over the tensor {tensor.name}, of shape "
                     f"{tensor.shape}, whose derivative would be lost. Pass it in the argument."
                 )
