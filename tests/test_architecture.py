@@ -29,6 +29,7 @@ FLOORS = {
         "leaks.color",
         "leaks.contraction",
         "leaks.convolution",
+        "leaks.cropping",
         "leaks.elementwise",
         "leaks.pooling",
         "leaks.projection",

@@ -55,6 +55,9 @@ class Row:
         return tf.constant(x, self.dtype), random(self.shape, 2, self.dtype) * 0.5
 
 
+PICTURES = random((2, 4, 5, 3), 3, "float32")
+
+
 def resize(method, size=9, **options):
     return lambda x: tf.image.resize(x, [size, size + 1], method, **options)
 
@@ -119,6 +122,22 @@ TABLE = [
         ),
         IMAGE,
         **LINEAR,
+    ),
+    Row(
+        "crop_and_resize by boxes",
+        lambda boxes: tf.image.crop_and_resize(PICTURES, boxes, [1, 0, 1], [4, 1]),
+        (3, 4),
+        single=True,
+        positive=True,
+    ),
+    Row(
+        "crop_and_resize by both",
+        lambda x: tf.image.crop_and_resize(
+            x[..., :2], 1.5 * tf.reshape(x[..., 0], [-1, 4])[:3] - 0.2, [1, 0, 1], [3, 4]
+        ),
+        (2, 4, 5, 3),
+        single=True,
+        positive=True,
     ),
     Row("lrn", lambda x: tf.nn.lrn(x, 1, 1.0, 0.7, 0.6), (1, 2, 2, 5), single=True),
     Row("lrn, wide", lambda x: tf.nn.lrn(x, 9, 2.0, 0.1, 0.5), (1, 2, 2, 5), single=True),

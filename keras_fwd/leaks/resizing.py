@@ -122,21 +122,6 @@ def _shares(pixels, cells, align):
     return inside + tf.reduce_sum(outside, axis=1, keepdims=True) * last
 
 
-def crop_gradient(op, cotangent):
-    """Rule for `CropAndResizeGradImage`, by the cotangents and by the boxes."""
-    grads, boxes, box_ind, _ = op.inputs
-    method = _attrs(op, "method")
-    cropped = ops.CropAndResize(
-        image=cotangent, boxes=boxes, box_ind=box_ind, crop_size=_size(grads), **method
-    )
-    by_boxes = None
-    if method["method"] == "bilinear":
-        by_boxes = ops.CropAndResizeGradBoxes(
-            grads=grads, image=cotangent, boxes=boxes, box_ind=box_ind, **method
-        )
-    return cropped, by_boxes, None, None
-
-
 def _attrs(op, names):
     values = {name: op.get_attr(name) for name in names.split()}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in values.items()}

@@ -4,6 +4,7 @@ from keras_fwd.leaks import (
     color,
     contraction,
     convolution,
+    cropping,
     elementwise,
     pooling,
     projection,
@@ -23,7 +24,8 @@ REGISTERED = {
     "ResizeArea": resizing.area,
     "XlaDynamicUpdateSlice": slicing.update_slice,
     # Of the ops in gradients of others.
-    "CropAndResizeGradImage": resizing.crop_gradient,
+    "CropAndResizeGradBoxes": cropping.boxes_gradient,
+    "CropAndResizeGradImage": cropping.image_gradient,
     "Dilation2DBackpropFilter": pooling.dilation_filter_gradient,
     "Dilation2DBackpropInput": pooling.dilation_input_gradient,
     "FractionalAvgPoolGrad": pooling.fractional_average_gradient,

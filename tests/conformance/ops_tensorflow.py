@@ -90,7 +90,6 @@ LEAKS = [
         "image.crop_and_resize (boxes)",
         single(lambda b: tf.image.crop_and_resize(PICTURE, b, [0], [3, 3])),
         np.array([[0.05, 0.1, 0.7, 0.83]]),
-        leak="CropAndResizeGradBoxes",
         **SINGLE,
     ),
     of(
