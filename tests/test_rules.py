@@ -333,6 +333,11 @@ def test_transforms_of_images(fill, interpolation):
     (y, pushed), (_, pulled) = jvp(fn, x, u), vjp(fn, x, w)
     assert relative_error(pushed, fn(x + u) - y) < 1e-5  # it is affine
     assert abs(dot(pushed, w) - dot(u, pulled)) < 1e-5 * np.linalg.norm(w) * np.linalg.norm(pushed)
+    with tf.GradientTape() as tape:  # of the caller, in which TensorFlow's own gradient holds
+        tape.watch(x)
+        half = tf.reduce_sum(w * jvp(lambda x: fn(x) ** 2 / 2, x, u)[1])
+    expected = vjp(fn, x, w * pushed)[1]
+    assert relative_error(tape.gradient(half, x), expected) < 1e-5
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -1,6 +1,8 @@
 """What is put in place while derivatives are taken, and that nothing of it is left behind."""
 
+import gc
 import threading
+import weakref
 
 import keras
 import numpy as np
@@ -275,3 +277,26 @@ def test_a_variable_written_inside_and_read_outside_is_found(name, mode):
 def test_a_variable_written_inside_and_not_read_is_no_leak(mode):
     _, pushed = MODES[mode](lambda x: jvp(lambda x: STATE + 0 * x + write(x), x, x))(random([3]))
     np.testing.assert_allclose(pushed, 2 * random([3]))
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_graphs_are_forgotten_with_what_was_traced(mode):
+    """TensorFlow keeps the graph of each tf.custom_gradient for good; ours may not add to that."""
+
+    def graph_of_one_trace():
+        graphs = []
+
+        def fn(x):
+            if not tf.executing_eagerly():
+                graphs.append(weakref.ref(tf.compat.v1.get_default_graph()))
+            return tf.nn.max_pool2d(tf.nn.softsign(tf.image.resize(x, [4, 4])), 2, 2, "SAME")
+
+        x = random([1, 2, 2, 1], dtype="float32")
+        MODES[mode](lambda x: jvp(fn, x, x)[1])(x)
+        return graphs
+
+    before = set(registry._registry._registry)
+    graphs = graph_of_one_trace()
+    gc.collect()
+    assert graphs and all(graph() is None for graph in graphs)
+    assert set(registry._registry._registry) - before == set()

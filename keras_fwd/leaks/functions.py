@@ -17,7 +17,8 @@ import weakref
 
 import tensorflow as tf
 
-from keras_fwd.leaks import activations, color, convolution, custom_rules
+from keras_fwd.leaks import activations, color, convolution, custom_rules, projection, registry
+from keras_fwd.leaks import graph as graphs
 from keras_fwd.leaks.switch import Switch
 from keras_fwd.leaks.transposes import local
 
@@ -112,12 +113,19 @@ def recompute(original):
 
 
 def custom_gradient(original):
-    """Where TensorFlow runs a `tf.custom_gradient` function: its rule is looked at."""
+    """Where TensorFlow runs a `tf.custom_gradient` function: its rule is looked at.
+
+    In a graph, the rule is then kept by the graph and no longer by TensorFlow's registry.
+    """
 
     def sealed(function, args, kwargs):
         if function.__qualname__ == "recompute_grad.<locals>.inner":  # wrapped before
             return inspect.getclosurevars(function).nonlocals["f"](*args, **kwargs)
-        return original(custom_rules.checked(function), args, kwargs)
+        result = original(custom_rules.checked(function), args, kwargs)
+        for tensor in tf.nest.flatten(result):
+            if tf.is_tensor(tensor) and graphs.is_symbolic(tensor):
+                registry.hand_to_graph(tensor.op)
+        return result
 
     return sealed
 
@@ -170,6 +178,8 @@ _AROUND_CONVOLUTIONS = frozenset(
 #: Where backward rules are trusted to be derivatives.
 TRUSTED = ("keras_fwd.", "tensorflow.python.")
 
+_TRANSFORMS = ("ImageProjectiveTransformV2", "ImageProjectiveTransformV3")
+
 #: Modules whose functions are made anew for each use, and differentiate right.
 _FRESH = ("keras_fwd.", "tensorflow.python.")
 
@@ -186,6 +196,7 @@ def table():
         (tf.raw_ops, "CudnnRNN", cudnn),
         (tf.raw_ops, "CudnnRNNV2", cudnn),
         (tf.raw_ops, "CudnnRNNV3", cudnn),
+        *((tf.raw_ops, op, projection.projective_transform_function(op)) for op in _TRANSFORMS),
         (tf, "recompute_grad", recompute),
         (type(tf.function(lambda: None)), "__call__", nested_function),
     ]

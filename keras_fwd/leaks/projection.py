@@ -6,30 +6,54 @@ that is off by a tenth or more. Here each pixel goes back to where it was read f
 
 import tensorflow as tf
 
-from keras_fwd.leaks.transposes import transposes
+from keras_fwd.leaks.transposes import local, transposes
 
 
 def projective_transform(op_type):
     """Rule for `ImageProjectiveTransformV2` or `V3`, by the images."""
 
     def rule(op, cotangent):
-        images, transforms = op.inputs[:2]
         attrs = {name: _plain(op.get_attr(name)) for name in ("interpolation", "fill_mode")}
-
-        def push(tangent, images, transforms, size):
-            extra = {"fill_value": 0.0} if op_type.endswith("V3") else {}
-            return getattr(tf.raw_ops, op_type)(
-                images=tangent, transforms=transforms, output_shape=size, **attrs, **extra
-            )
-
-        def pull(cotangent, images, transforms, size):
-            return _scatter(cotangent, tf.shape(images), transforms, **attrs)
-
-        size = tf.shape(cotangent)[1:3]
-        pulled = transposes(push, pull, images, transforms, size)[1](cotangent)
+        pulled = _pulled(op_type, *op.inputs[:2], cotangent, **attrs)
         return [pulled] + [None] * (len(op.inputs) - 1)
 
     return rule
+
+
+def projective_transform_function(op_type):
+    """The same as a function, for tapes of the caller around derivatives, where no rule holds."""
+
+    def make(original):
+        def sealed(images, transforms, interpolation, fill_mode="CONSTANT", **options):
+            attrs = {"interpolation": interpolation, "fill_mode": fill_mode}
+
+            @tf.custom_gradient
+            def function(images):
+                def gradient(cotangent):
+                    return _pulled(op_type, *local([images, transforms]), cotangent, **attrs)
+
+                return original(images=images, transforms=transforms, **attrs, **options), gradient
+
+            images, transforms = tf.convert_to_tensor(images), tf.convert_to_tensor(transforms)
+            return function(images)
+
+        return sealed
+
+    return make
+
+
+def _pulled(op_type, images, transforms, cotangent, **attrs):
+    def push(tangent, images, transforms, size):
+        extra = {"fill_value": 0.0} if op_type.endswith("V3") else {}
+        return getattr(tf.raw_ops, op_type)(
+            images=tangent, transforms=transforms, output_shape=size, **attrs, **extra
+        )
+
+    def pull(cotangent, images, transforms, size):
+        return _scatter(cotangent, tf.shape(images), transforms, **attrs)
+
+    size = tf.shape(cotangent)[1:3]
+    return transposes(push, pull, images, transforms, size)[1](cotangent)
 
 
 def _plain(value):

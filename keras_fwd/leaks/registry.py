@@ -8,6 +8,7 @@ is the sole path.
 """
 
 import dataclasses
+import weakref
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -91,6 +92,42 @@ def _either(rule, own, active):
         return [None] * len(op.inputs) if own is None else own(op, *cotangents)
 
     return gradient
+
+
+def hand_to_graph(op):
+    """Let the rule of a `tf.custom_gradient` live as long as the graph that it was traced in.
+
+    TensorFlow registers the rule under a name of its own for good, and the rule holds the graph:
+    every trace of such a function, with all tensors and constants in it, would stay in memory.
+    """
+    entries = {} if _registry is None else _registry._registry
+    try:
+        name = op.get_attr("_gradient_op_type").decode()
+    except ValueError:  # a function without a rule
+        return
+    entry = entries.get(name)
+    if entry is None or isinstance(entry["type"], _HeldElsewhere):
+        return
+    rules = getattr(op.graph, _RULES, None)
+    if rules is None:
+        rules = {}
+        setattr(op.graph, _RULES, rules)
+    rules[name] = entry["type"]
+    weak = weakref.ref(entry["type"], lambda _: entries.pop(name, None))
+    entries[name] = {**entry, "type": _HeldElsewhere(weak)}
+
+
+_RULES = "_keras_fwd_rules"  # the attribute of a graph that holds its rules
+
+
+@dataclasses.dataclass(frozen=True)
+class _HeldElsewhere:
+    """A gradient function that is called as long as somebody holds it."""
+
+    rule: weakref.ref
+
+    def __call__(self, op, *cotangents):
+        return self.rule()(op, *cotangents)
 
 
 def own_gradient(op_type):

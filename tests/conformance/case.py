@@ -29,6 +29,7 @@ class Case:
         leak_order: The lowest order at which it is raised.
         lean: Whether it is so large that each order is taken in one way alone.
         surrogate: The function whose derivative is declared instead of the true one, if one is.
+        floatx: The precision that Keras is set to; layers that draw numbers may know no other.
         random: Whether XLA draws other numbers than TensorFlow.
         xla_fails: Why XLA fails in the derivatives though it compiles the forward pass, if it does.
         step: Of the central differences.
@@ -48,6 +49,7 @@ class Case:
     leak_order: int = 1
     lean: bool = False
     surrogate: Callable | None = None
+    floatx: str = "float64"
     random: bool = False
     xla_fails: str = ""
     step: float = 1e-5
@@ -59,9 +61,13 @@ class Case:
         """The inputs as tensors."""
         generator = np.random.default_rng(len(self.name))
         return [
-            tf.constant(generator.normal(size=value) if isinstance(value, tuple) else value)
-            for value in self.inputs
+            tf.constant(self._array(generator.normal(size=v) if isinstance(v, tuple) else v))
+            for v in self.inputs
         ]
+
+    def _array(self, value):
+        value = np.asarray(value)
+        return value.astype(self.floatx) if value.dtype == "float64" else value
 
     def subject(self, points):
         """`(fn, variables)`: a function of a list of tensors, and the weights it reads."""

@@ -1,5 +1,6 @@
 """Each derivative is exact, or refused by a `LeakError` that names the op. See `__init__.py`."""
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -26,14 +27,21 @@ from conformance.case import listed, op
 FAMILIES = [applications, models, layers, ops_tensorflow, ops_keras, losses, activations]
 
 
-@pytest.fixture(autouse=True)
-def float64():
+@contextlib.contextmanager
+def precision(dtype):
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
     yield
-    keras.config.set_floatx(floatx)
-    keras.config.set_dtype_policy(policy)
     keras.backend.clear_session()
     gc.collect()  # graphs hold themselves; hundreds of them would fill the memory
 
@@ -72,7 +80,8 @@ def due(case, mode, order, outcome):
 
 
 def verify(case):
-    rows = check.rows(case)
+    with precision(case.floatx):
+        rows = check.rows(case)
     problems = [
         f"{row.name} by {row.wrt}, {mode}, order {order}: {outcome}"
         for row in rows
