@@ -151,5 +151,5 @@ def _check_by_tracing(call, fn, point, reverse=2):
         return forward.fuse
 
     if tf.executing_eagerly():
-        return tracing.trace_once(fn, point, reverse, derivative)
+        return tracing.trace_once(call, fn, point, reverse, derivative)
     return None

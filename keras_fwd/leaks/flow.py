@@ -1,6 +1,7 @@
 """What a value reaches in a traced graph: data flow into loop bodies, branches and functions."""
 
 import dataclasses
+import itertools
 
 import tensorflow as tf
 
@@ -20,6 +21,9 @@ WRITES = frozenset("AssignVariableOp AssignAddVariableOp AssignSubVariableOp".sp
 INDICES_BESIDE = frozenset(
     "SparseSegmentSumGradV2 SparseSegmentMeanGradV2 SparseSegmentSqrtNGradV2".split()
 )
+#: How many conditions are followed jointly, in two ways each; further ones are told apart no more,
+#: which may raise an alarm too many and never one too few.
+MOST_CONDITIONS = 6
 WRITTEN = -1  # stands beside the indices of a body's results for the variables it writes
 #: Ops whose registered gradient is zero, as is right in a forward pass; in a pullback, a cotangent
 #: must not pass through them.
@@ -36,10 +40,13 @@ class Flow:
         derivative: Follow only what may carry a derivative: not comparisons, steps, integers.
         rules: Leave out what a `tf.custom_gradient` computes, for its own rule stands in for that;
             default where a derivative is followed.
+        taken: From the `id` of a branching node to the number of the branch that it takes; the
+            others may take any.
     """
 
-    def __init__(self, functions, derivative=False, rules=None):
+    def __init__(self, functions, derivative=False, rules=None, taken=None):
         self._functions = functions
+        self._taken = taken or {}
         self._derivative = derivative
         self._rules = derivative if rules is None else rules
 
@@ -136,14 +143,14 @@ class Flow:
         if node.type in graphs.LOOPS:
             hit = self._through(node, hit, self._body_forward)
             wanted = self._through(node, wanted, self._body_backward, backward=True)
-        for body in graphs.bodies_of(node, self._functions):
+        for body in self._bodies(node):
             seeds = {(body.arguments[i - offset], 0) for i in hit if i >= offset}
             for inner, reached in self.path(body.nodes, seeds, self._targets(body, wanted)):
                 yield dataclasses.replace(inner, name=f"{node.name}/{inner.name}"), reached
 
     def _through(self, node, indices, step, backward=False):
         """Carry input indices to output indices, or back, over a node that runs bodies."""
-        bodies = graphs.bodies_of(node, self._functions)
+        bodies = self._bodies(node)
         if node.type in graphs.LOOPS:  # a loop feeds its results back: iterate until stable
             current = set(indices)
             while True:
@@ -159,6 +166,10 @@ class Flow:
         if indices & choice:
             return set(range(len(bodies[0].results)))
         return set().union(*(step(body, {i - 1 for i in indices if i}) for body in bodies))
+
+    def _bodies(self, node):
+        bodies = graphs.bodies_of(node, self._functions)
+        return bodies if id(node) not in self._taken else [bodies[self._taken[id(node)]]]
 
     def _body_forward(self, body, arguments):
         seeds = {(body.arguments[i], 0) for i in arguments if i != WRITTEN}
@@ -192,7 +203,7 @@ class Flow:
         offset = node.type in graphs.BRANCHES
         return {
             node.inputs[body.arguments.index(name) + offset]
-            for body in graphs.bodies_of(node, self._functions)
+            for body in self._bodies(node)
             for inner in body.nodes
             for name, _ in self._written(inner)
             if name in body.arguments
@@ -207,6 +218,37 @@ def between(sources, targets, derivative=False, rules=None, blocked=frozenset())
         nodes, seeds = _reached_in(graph, sources, derivative)
         nodes = [node for node in nodes if node.type not in blocked]
         yield from _flow(graph, nodes, derivative, rules).path(nodes, seeds, wanted)
+
+
+def dependence(sources, targets):
+    """Like `between`, for branches that are taken together.
+
+    A conditional and its gradient read one condition. They hand values from branch to branch in
+    slots that the branches share, so that a look at each by itself sees a value of the one branch
+    reach the other.
+    """
+    targets = [t for t in targets if graphs.is_symbolic(t)]
+    for graph in {t.graph for t in targets}:
+        wanted = {_endpoint(t) for t in targets if t.graph is graph}
+        nodes, seeds = _reached_in(graph, sources, derivative=False)
+        seen = set()
+        for taken in _choices(nodes):
+            for node, hit in _flow(graph, nodes, taken=taken).path(nodes, seeds, wanted):
+                if node.name not in seen:
+                    seen.add(node.name)
+                    yield node, hit
+
+
+def _choices(nodes):
+    """Which branch each node takes, in every way in which those of one condition agree."""
+    together = {}
+    for node in nodes:
+        if node.type in graphs.BRANCHES:
+            together.setdefault(node.inputs[0], []).append(node)
+    groups = [group for group in together.values() if len(group) > 1][:MOST_CONDITIONS]
+    ways = [range(graphs.branches(group[0])) for group in groups]
+    for choice in itertools.product(*ways):
+        yield {id(n): k for group, k in zip(groups, choice, strict=True) for n in group}
 
 
 def _reached_in(graph, sources, derivative):
@@ -232,9 +274,9 @@ def _reached_in(graph, sources, derivative):
     return graphs.nodes_since(graph), seeds
 
 
-def _flow(graph, nodes, derivative, rules=None):
+def _flow(graph, nodes, derivative=False, rules=None, taken=None):
     runs_bodies = any(node.type in graphs.BODIES for node in nodes)
-    return Flow(graphs.library(graph) if runs_bodies else None, derivative, rules)
+    return Flow(graphs.library(graph) if runs_bodies else None, derivative, rules, taken)
 
 
 def _endpoint(tensor):

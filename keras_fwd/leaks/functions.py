@@ -6,8 +6,8 @@ one of the same value, as an attribute of the module it lives in, for the thread
 context alone.
 
 Private names used here: where TensorFlow wraps `tf.custom_gradient` functions, the flags of a
-`tf.function`, and Keras' own module of NumPy functions. Each is replaced only where it is found;
-without them the leak is still raised as a `LeakError`.
+`tf.function`, the op that `tf.image.resize` calls, and Keras' own module of NumPy functions. Each
+is replaced only where it is found; without them the leak is still raised as a `LeakError`.
 """
 
 import functools
@@ -17,7 +17,15 @@ import weakref
 
 import tensorflow as tf
 
-from keras_fwd.leaks import activations, color, convolution, custom_rules, projection, registry
+from keras_fwd.leaks import (
+    activations,
+    color,
+    convolution,
+    custom_rules,
+    projection,
+    registry,
+    resizing,
+)
 from keras_fwd.leaks import graph as graphs
 from keras_fwd.leaks.switch import Switch
 from keras_fwd.leaks.transposes import local
@@ -201,6 +209,11 @@ def table():
         (type(tf.function(lambda: None)), "__call__", nested_function),
     ]
     private = [
+        (
+            "tensorflow.python.ops.gen_image_ops",
+            "scale_and_translate",
+            resizing.scale_and_translate_function,
+        ),
         ("tensorflow.python.ops.custom_gradient", "_graph_mode_decorator", custom_gradient),
         ("tensorflow.python.ops.custom_gradient", "_eager_mode_decorator", custom_gradient),
         ("keras.src.backend.tensorflow.numpy", "hypot", hypot),

@@ -77,6 +77,21 @@ def scale_and_translate(op, cotangent):
     return pair[1](cotangent), None, None, None
 
 
+def scale_and_translate_function(original):
+    """The op as a function, for tapes of the caller: its gradient takes float32 images alone.
+
+    The result is float32 whatever the images are.
+    """
+
+    def sealed(images, *args, **kwargs):
+        images = tf.convert_to_tensor(images)
+        if images.dtype.is_floating:
+            images = tf.cast(images, tf.float32)
+        return original(images, *args, **kwargs)
+
+    return sealed
+
+
 def scale_and_translate_gradient(op, cotangent):
     """Rule for `ScaleAndTranslateGrad`."""
     grads, _, scale, translation = op.inputs

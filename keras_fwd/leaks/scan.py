@@ -31,12 +31,15 @@ _LEFT_OUT = {
     "MatrixSolveLs": (2,),
     "ScaleAndTranslate": (2, 3),
 }
+#: Ops that run Python code, in which no leak can be found, and which has no second derivative.
+OPAQUE = frozenset({"EagerPyFunc"})
 _ADVICE = {
     "missing": "TensorFlow has no gradient for this op, so the second reverse pass cannot be built",
     "severed": "TensorFlow registers this op as not differentiable, so the second reverse pass "
     "would silently drop its branch",
     "hidden": "TensorFlow does not differentiate this op, so its part of the derivative would "
     "silently be zero",
+    "opaque": "this op runs Python code, where nothing can be said of derivatives",
     "frozen": "TensorFlow holds the mean constant in this variance, which is right for a first "
     "derivative only, and here is a derivative of a derivative",
     "flat": "the gradient is constant almost everywhere, so there is no second derivative",
@@ -60,7 +63,8 @@ def check_forward(call, sources, targets, nested):
     later = None
     for node, hit in flow.between(sources, targets, derivative=True):
         if hides(node, hit):
-            raise leak(call, "hidden", node.type, node.name)
+            kind = "opaque" if node.type in OPAQUE else "hidden"
+            raise leak(call, kind, node.type, node.name)
         if is_frozen(node):
             later = leak(call, "frozen", node.type, node.name)
             if nested:
@@ -70,6 +74,8 @@ def check_forward(call, sources, targets, nested):
 
 def hides(node, hit):
     """Whether a forward node hides its derivative by one of the inputs `hit`."""
+    if node.type in OPAQUE:
+        return True
     none = graphs.gradient_of(node) == "none" and node.type not in flow.CONSTANT
     return none or bool(hit.intersection(_LEFT_OUT.get(node.type, ())))
 
@@ -104,7 +110,7 @@ def check_pullback(call, sources, targets, dummies, pulled):
 
 def check_unused(call, sources, targets, dummies, pulled, results):
     """Raise `LeakError` if a result still reads a dummy cotangent."""
-    path = [node for node, _ in flow.between(dummies, results)]
+    path = [node for node, _ in flow.dependence(dummies, results)]
     if path:
         # Named is the first op that takes a value of the pullback as its coefficient: its scope is
         # that of the rule at fault, while the ops before it may be those of any layer above.

@@ -141,7 +141,7 @@ class _Trace:
             if state == "missing" or (state == "none" and node.type not in flow.CONSTANT):
                 self._add(at, node.type, "severed" if state == "none" else "missing", hidden=True)
                 stopping[node.type] = state
-            elif hit.intersection(scan._LEFT_OUT.get(node.type, ())):
+            elif scan.hides(node, hit):
                 self._add(at, node.type, "severed", hidden=True)
             elif node.type in registry.added and not self._right(at):
                 self._add(at, node.type, "missing", hidden=True)
@@ -191,7 +191,7 @@ class _Trace:
         except _REFUSED:  # at an op that is listed
             return
         first = {node.name for node, _ in flow.between(dummies, pulled)}
-        later = (node for node, _ in flow.between(dummies, pushed) if node.name not in first)
+        later = (node for node, _ in flow.dependence(dummies, pushed) if node.name not in first)
         for node in later:
             self._add(node.name, node.type, "dependent")
             return

@@ -284,7 +284,7 @@ def in_mode(function, mode):
 def failure(error):
     """An exception in a few words, the same in every run."""
     if isinstance(error, LeakError):
-        op = re.search(r"Received: (?:op|Gradient for) (\w+)", str(error))
+        op = re.search(r"(?:Received: op|Received: Gradient for|which raises) (\w+)", str(error))
         return f"LeakError: {op.group(1) if op else str(error)[:200]}"
     return f"error: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
