@@ -2,7 +2,8 @@
 # make test        the fast tests          make test-slow   the others
 # make lint        ruff and pyright        make examples    every numbered example
 # make test JOBS=8  on a machine with more cores
-# make coverage   writes docs/coverage.md from the conformance suite
+# make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
+# make coverage     the same, and writes docs/coverage.md
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow coverage lint examples clean
+.PHONY: demo test test-slow conformance coverage lint examples clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -23,7 +24,9 @@ test: .venv/.ready-dev
 test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
 
-# docs/coverage.md, from a run of the conformance suite.
+conformance: .venv/.ready-dev
+	$(QUIET) $(BIN)/keras-fwd coverage --check --jobs $(JOBS)
+
 coverage: .venv/.ready-dev
 	$(QUIET) $(BIN)/keras-fwd coverage --jobs $(JOBS)
 

@@ -24,6 +24,8 @@ class Row:
         single: Whether the kernel works in float32 whatever its input.
         linear: Whether it is linear, or piecewise: longer steps are exact then.
         xla: Whether TensorFlow can compile it.
+        xla_tape: Whether the tape of a caller is right under XLA: kernels of XLA are wrong for
+            complex numbers, and TensorFlow's own gradients call them.
         positive: Whether the inputs must lie between 0 and 1.
     """
 
@@ -33,6 +35,7 @@ class Row:
     single: bool = False
     linear: bool = False
     xla: bool = False
+    xla_tape: bool = True
     positive: bool = False
 
     @property
@@ -53,6 +56,14 @@ class Row:
             x = np.random.default_rng(1).permutation(np.linspace(0.1, 0.9, x.size))
             x = x.reshape(self.shape)
         return tf.constant(x, self.dtype), random(self.shape, 2, self.dtype) * 0.5
+
+
+def complex_function(function):
+    def real(x):
+        z = function(tf.complex(x, x**2 + 1))
+        return tf.concat([tf.math.real(z), tf.math.imag(z)], 0) if z.dtype.is_complex else z
+
+    return real
 
 
 PICTURES = random((2, 4, 5, 3), 3, "float32")
@@ -248,6 +259,16 @@ TABLE = [
     ),
     Row("hsv_to_rgb", lambda x: tf.image.hsv_to_rgb(x), COLORS, positive=True),
     Row("slice_update", lambda x: keras.ops.slice_update(x**2, [1, 2], x[:2, :2] ** 3), (4, 4)),
+    *(
+        Row(
+            f"complex {name}",
+            complex_function(getattr(tf.math, name)),
+            (4,),
+            xla=True,
+            xla_tape=False,
+        )
+        for name in ("reciprocal", "sqrt", "rsqrt", "log", "angle")
+    ),
     Row("slice, compiled", lambda x: tf.slice(x**3, tf.argmax(x)[:2], [1, 1]), (5, 3), xla=True),
 ]
 FAST = {"softsign", "bilinear", "bicubic", "lrn", "dilation", "cumulative_logsumexp", "hsv_to_rgb"}
@@ -268,7 +289,7 @@ def central(fn, x, u, step):
     return (fn(x + step * u) - fn(x - step * u)) / (2 * step)
 
 
-def errors(fn, x, u, step, run, push=jvp):
+def errors(fn, x, u, step, run, push=jvp, tape=True):
     """Relative errors of the derivatives of orders 1, 2 and 3 along `u`, and the adjoint gap."""
 
     def inner(x):  # so that derivatives of a linear op are not all zero
@@ -297,7 +318,7 @@ def errors(fn, x, u, step, run, push=jvp):
 
     Ju, w, pulled = run(gap)(x)
     scale = np.linalg.norm(Ju) * np.linalg.norm(w)
-    pairs = [(inner, first), (first, second), (energy, slope)]
+    pairs = [(inner, first), (first, second), (energy, slope)][: 3 if tape else 2]
     found = [
         relative_error(run(derivative)(x), central(run(function), x, u, step))
         for function, derivative in pairs
@@ -308,7 +329,8 @@ def errors(fn, x, u, step, run, push=jvp):
 @pytest.mark.parametrize(("row", "mode"), [*rows("eager"), *rows("graph"), *rows("xla")])
 def test_rules_are_exact(row, mode):
     x, u = row.point()
-    found = errors(row.fn, x, u, row.step, MODES[mode])
+    tape = row.xla_tape or mode != "xla"
+    found = errors(row.fn, x, u, row.step, MODES[mode], tape=tape)
     assert max(found) < row.tolerance, found
 
 

@@ -1,10 +1,10 @@
 """What a value reaches in a traced graph: data flow into loop bodies, branches and functions."""
 
 import dataclasses
-import itertools
 
 import tensorflow as tf
 
+from keras_fwd.leaks import conditions
 from keras_fwd.leaks import graph as graphs
 
 #: Forward ops without a gradient whose true derivative is zero, or was meant to be.
@@ -21,9 +21,6 @@ WRITES = frozenset("AssignVariableOp AssignAddVariableOp AssignSubVariableOp".sp
 INDICES_BESIDE = frozenset(
     "SparseSegmentSumGradV2 SparseSegmentMeanGradV2 SparseSegmentSqrtNGradV2".split()
 )
-#: How many conditions are followed jointly, in two ways each; further ones are told apart no more,
-#: which may raise an alarm too many and never one too few.
-MOST_CONDITIONS = 6
 WRITTEN = -1  # stands beside the indices of a body's results for the variables it writes
 #: Ops whose registered gradient is zero, as is right in a forward pass; in a pullback, a cotangent
 #: must not pass through them.
@@ -40,13 +37,15 @@ class Flow:
         derivative: Follow only what may carry a derivative: not comparisons, steps, integers.
         rules: Leave out what a `tf.custom_gradient` computes, for its own rule stands in for that;
             default where a derivative is followed.
-        taken: From the `id` of a branching node to the number of the branch that it takes; the
-            others may take any.
+        taken: From the key of a condition to the number of the branch that it chooses; others may
+            choose any.
+        scope: That of the nodes, which knows the keys.
     """
 
-    def __init__(self, functions, derivative=False, rules=None, taken=None):
+    def __init__(self, functions, derivative=False, rules=None, taken=None, scope=None):
         self._functions = functions
         self._taken = taken or {}
+        self._scope = scope
         self._derivative = derivative
         self._rules = derivative if rules is None else rules
 
@@ -60,7 +59,7 @@ class Flow:
             if node.type in WRITES and 1 in hit:
                 reached.add(node.inputs[0])
             if node.type in graphs.BODIES:
-                outputs = self._through(node, hit, self._body_forward)
+                outputs = self._through(node, hit, Flow._body_forward)
                 reached.update((node.name, i) for i in outputs - {WRITTEN})
                 if WRITTEN in outputs:
                     reached.update(self._written(node))
@@ -98,7 +97,7 @@ class Flow:
                 # Its inputs are the function's results, then its arguments, which alone count.
                 indices = indices[max(wanted) + 1 :]
             elif node.type in graphs.BODIES:
-                indices = self._through(node, wanted, self._body_backward, backward=True)
+                indices = self._through(node, wanted, Flow._body_backward, backward=True)
             elif node.type in INDICES_BESIDE and 0 not in wanted:
                 indices = indices[1:]
             for i in set(indices) - self._idle(node):
@@ -141,11 +140,11 @@ class Flow:
     def _path_inside(self, node, hit, wanted):
         offset = node.type in graphs.BRANCHES
         if node.type in graphs.LOOPS:
-            hit = self._through(node, hit, self._body_forward)
-            wanted = self._through(node, wanted, self._body_backward, backward=True)
-        for body in self._bodies(node):
+            hit = self._through(node, hit, Flow._body_forward)
+            wanted = self._through(node, wanted, Flow._body_backward, backward=True)
+        for flow, body in self._bodies(node):
             seeds = {(body.arguments[i - offset], 0) for i in hit if i >= offset}
-            for inner, reached in self.path(body.nodes, seeds, self._targets(body, wanted)):
+            for inner, reached in flow.path(body.nodes, seeds, flow._targets(body, wanted)):
                 yield dataclasses.replace(inner, name=f"{node.name}/{inner.name}"), reached
 
     def _through(self, node, indices, step, backward=False):
@@ -154,22 +153,33 @@ class Flow:
         if node.type in graphs.LOOPS:  # a loop feeds its results back: iterate until stable
             current = set(indices)
             while True:
-                grown = current.union(*(step(body, current) for body in bodies))
+                grown = current.union(*(step(flow, body, current) for flow, body in bodies))
                 if grown == current:
                     return current
                 current = grown
         if node.type not in graphs.BRANCHES:
-            return set().union(*(step(body, indices) for body in bodies))
+            return set().union(*(step(flow, body, indices) for flow, body in bodies))
         choice = set() if self._derivative else {0}
         if backward:
-            return choice | {i + 1 for body in bodies for i in step(body, indices)}
+            return choice | {i + 1 for flow, body in bodies for i in step(flow, body, indices)}
         if indices & choice:
-            return set(range(len(bodies[0].results)))
-        return set().union(*(step(body, {i - 1 for i in indices if i}) for body in bodies))
+            return set(range(len(bodies[0][1].results)))
+        inside = {i - 1 for i in indices if i}
+        return set().union(*(step(flow, body, inside) for flow, body in bodies))
 
     def _bodies(self, node):
+        """The bodies that the node may run, each with the flow inside of it."""
         bodies = graphs.bodies_of(node, self._functions)
-        return bodies if id(node) not in self._taken else [bodies[self._taken[id(node)]]]
+        if not self._taken:
+            return [(self, body) for body in bodies]
+        key = self._scope.key(node.inputs[0]) if node.type in graphs.BRANCHES else None
+        if key in self._taken:
+            bodies = [bodies[self._taken[key]]]
+        return [(self._into(node, body), body) for body in bodies]
+
+    def _into(self, node, body):
+        scope = self._scope.into(node, body)
+        return Flow(self._functions, self._derivative, self._rules, self._taken, scope)
 
     def _body_forward(self, body, arguments):
         seeds = {(body.arguments[i], 0) for i in arguments if i != WRITTEN}
@@ -203,9 +213,9 @@ class Flow:
         offset = node.type in graphs.BRANCHES
         return {
             node.inputs[body.arguments.index(name) + offset]
-            for body in self._bodies(node)
+            for flow, body in self._bodies(node)
             for inner in body.nodes
-            for name, _ in self._written(inner)
+            for name, _ in flow._written(inner)
             if name in body.arguments
         }
 
@@ -221,34 +231,20 @@ def between(sources, targets, derivative=False, rules=None, blocked=frozenset())
 
 
 def dependence(sources, targets):
-    """Like `between`, for branches that are taken together.
-
-    A conditional and its gradient read one condition. They hand values from branch to branch in
-    slots that the branches share, so that a look at each by itself sees a value of the one branch
-    reach the other.
-    """
+    """Like `between`, where conditionals that read one condition take the same branch."""
     targets = [t for t in targets if graphs.is_symbolic(t)]
     for graph in {t.graph for t in targets}:
         wanted = {_endpoint(t) for t in targets if t.graph is graph}
         nodes, seeds = _reached_in(graph, sources, derivative=False)
+        everything = graphs.nodes_since(graph)
+        scope = conditions.Scope(everything, _functions(graph, everything))
         seen = set()
-        for taken in _choices(nodes):
-            for node, hit in _flow(graph, nodes, taken=taken).path(nodes, seeds, wanted):
+        for taken in conditions.choices(scope):
+            flow = Flow(scope.functions, taken=taken, scope=scope)
+            for node, hit in flow.path(nodes, seeds, wanted):
                 if node.name not in seen:
                     seen.add(node.name)
                     yield node, hit
-
-
-def _choices(nodes):
-    """Which branch each node takes, in every way in which those of one condition agree."""
-    together = {}
-    for node in nodes:
-        if node.type in graphs.BRANCHES:
-            together.setdefault(node.inputs[0], []).append(node)
-    groups = [group for group in together.values() if len(group) > 1][:MOST_CONDITIONS]
-    ways = [range(graphs.branches(group[0])) for group in groups]
-    for choice in itertools.product(*ways):
-        yield {id(n): k for group, k in zip(groups, choice, strict=True) for n in group}
 
 
 def _reached_in(graph, sources, derivative):
@@ -274,9 +270,13 @@ def _reached_in(graph, sources, derivative):
     return graphs.nodes_since(graph), seeds
 
 
-def _flow(graph, nodes, derivative=False, rules=None, taken=None):
+def _flow(graph, nodes, derivative, rules=None):
+    return Flow(_functions(graph, nodes), derivative, rules)
+
+
+def _functions(graph, nodes):
     runs_bodies = any(node.type in graphs.BODIES for node in nodes)
-    return Flow(graphs.library(graph) if runs_bodies else None, derivative, rules, taken)
+    return graphs.library(graph) if runs_bodies else None
 
 
 def _endpoint(tensor):

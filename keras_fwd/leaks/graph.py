@@ -18,6 +18,7 @@ BODIES = {
     "Case": ("branches",),
     "StatelessCase": ("branches",),
 }
+CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 LOOPS = ("While", "StatelessWhile")
 BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")  # their first input only chooses
 
@@ -102,21 +103,12 @@ def library(graph):
 
 def bodies_of(node, functions):
     """The `Body`s that a node of a type in `BODIES` may run."""
-    return [functions(name) for name in _body_names(node)]
-
-
-def branches(node):
-    """How many branches a node of a type in `BRANCHES` chooses from."""
-    return len(_body_names(node))
-
-
-def _body_names(node):
     names = []
     for attribute in BODIES[node.type]:
         value = node.attr(attribute)
         entries = value if isinstance(value, (list, tuple)) else [value]
         names += [entry.name for entry in entries]
-    return names
+    return [functions(name) for name in names]
 
 
 def _parse(definition):

@@ -2,6 +2,7 @@
 
 from keras_fwd.leaks import (
     color,
+    complex_values,
     contraction,
     convolution,
     cropping,
@@ -58,6 +59,11 @@ SEALED = {
     # Their gradients are not finite at a zero cotangent.
     "CumulativeLogsumexp": elementwise.cumulative_logsumexp,
     "EuclideanNorm": elementwise.euclidean_norm,
+    # Their gradients are wrong under XLA, for complex numbers.
+    "Inv": complex_values.where_complex("Inv", complex_values.reciprocal),
+    "Reciprocal": complex_values.where_complex("Reciprocal", complex_values.reciprocal),
+    "Rsqrt": complex_values.where_complex("Rsqrt", complex_values.rsqrt),
+    "Sqrt": complex_values.where_complex("Sqrt", complex_values.sqrt),
     # Slow in TensorFlow.
     "Conv2D": convolution.conv2d,
     "Einsum": contraction.einsum,

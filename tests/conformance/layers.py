@@ -317,10 +317,10 @@ IMAGES = [
 BATCH = image(2, 6, 6, 3)
 
 
-def augmentation(name, *args, point=BATCH, accuracy=SINGLE, floatx="float64", **options):
+def augmentation(name, *args, point=BATCH, accuracy=SINGLE, case=None, **options):
     kwargs = {"seed": 3, **options}
     build = functools.partial(getattr(L, name), *args, **kwargs)
-    return random(name, build, point, floatx=floatx, **accuracy)
+    return random(name, build, point, **accuracy, **(case or {}))
 
 
 # No step meets two equal channels, where the functions of hue and saturation have their kinks.
@@ -329,7 +329,9 @@ COLORS = {"point": 0.5 + spread(1, 2, 2, 3) / 5, "accuracy": {"step": 1e-3, "tol
 
 UNIT = {"value_range": (0, 1)}
 AUGMENTATION = [
-    augmentation("RandAugment", floatx="float32", **UNIT),
+    augmentation(
+        "RandAugment", case={"floatx": "float32", "orders": {"graph": 2, "eager": 1}}, **UNIT
+    ),
     augmentation("RandomBrightness", 0.2, **COLORS, **UNIT),
     augmentation("RandomColorDegeneration", 0.5, **UNIT),
     augmentation(
@@ -350,7 +352,7 @@ AUGMENTATION = [
     augmentation("RandomHue", 0.2, **COLORS, **UNIT),
     augmentation("RandomInvert", 1.0, **UNIT),
     augmentation("RandomPerspective", 1.0),
-    augmentation("RandomRotation", 0.1, floatx="float32"),
+    augmentation("RandomRotation", 0.1, case={"floatx": "float32"}),
     augmentation("RandomSaturation", 0.5, **COLORS, **UNIT),
     augmentation("RandomSharpness", 0.5, **UNIT),
     augmentation("RandomShear", 0.2, 0.2),

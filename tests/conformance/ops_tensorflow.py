@@ -569,7 +569,11 @@ def by_autograph(x):
 
 
 FLOW = [
-    of("cond", lambda x: tf.cond(x[0] > 0, lambda: tf.sin(x), lambda: x**2), V),
+    of(
+        "cond",
+        lambda x: tf.cond(x[0] > 0, lambda: tf.sin(x), lambda: x**2),
+        V,
+    ),
     of("case", lambda x: tf.case([(x[0] > 9, lambda: x)], default=lambda: tf.exp(x)), V),
     of("switch_case", lambda x: tf.switch_case(tf.constant(1), [lambda: x, lambda: tf.sin(x)]), V),
     of("while_loop", powers, V, orders=LOOP),

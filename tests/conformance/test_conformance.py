@@ -39,6 +39,15 @@ def precision(dtype):
         keras.config.set_dtype_policy(policy)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def modules_are_not_looked_through():
+    """By the collector of garbage, which otherwise takes most of the time of a short case."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def forgotten():
     yield
