@@ -26,8 +26,8 @@ def find_leaks(fn, inputs=None, training=False, verify=False, measure_cost=False
         training: Whether a layer or model is called with `training=True`.
         verify: If True, compare JVPs along a random direction with central differences: that of
             this package, and the plain trick with dummy cotangents of zeros, random numbers, NaN.
-        measure_cost: If True, time the JVP of each layer of a model in forward passes, and report
-            those above `SLOW` (6).
+        measure_cost: If True, time the JVP of each layer of a model in forward passes (`costs` of
+            the report), and list those above `SLOW` (6).
 
     Returns:
         `LeakReport`: true if there are leaks; prints as a table; `to_frame()`.
@@ -58,9 +58,9 @@ def find_leaks(fn, inputs=None, training=False, verify=False, measure_cost=False
     calls = costs.run_once(fn, function, primals)
     variables = [functional.unwrap(v) for v in getattr(fn, "trainable_variables", [])]
     places, sealed = search.leaks(function, primals, variables, _label(fn))
-    rows = [_row(place, place in sealed) for place in places]
     verified = verification.verify(function, primals) if verify else {}
     measured = costs.measure(calls) if measure_cost else {}
+    rows = [_row(place, place in sealed, measured) for place in places]
     advice = "exact, but its JVP takes many forward passes: run it less often, or use another layer"
     slow = [
         Leak(path, "JVP", "slow", 1, False, advice, cost)
@@ -103,10 +103,11 @@ def _label(fn):
     return label
 
 
-def _row(place, sealed):
+def _row(place, sealed, measured):
     advice = _SEALED if sealed else _ADVICE[place.kind].format(words=place.words)
     order = 2 if place.kind == "second-order" else 1
-    return Leak(place.layer, place.op, place.kind, order, sealed, advice)
+    cost = measured.get(place.layer)
+    return Leak(place.layer, place.op, place.kind, order, sealed, advice, cost)
 
 
 def _check_built(call, fn):

@@ -62,6 +62,9 @@ class LeakReport:
 
     def __str__(self):
         lines = [self._table() if self.rows else "no leaks"]
+        if self.costs:
+            lines.append("time of a JVP in forward passes:")
+            lines += [f"  {path}: {cost:.1f}" for path, cost in self.costs.items()]
         if self.verification:
             lines.append("relative difference from central differences:")
             for name, value in self.verification.items():

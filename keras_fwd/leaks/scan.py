@@ -136,7 +136,8 @@ def custom_rules(sources, targets, node):
     scope = layer_of(node.name)
     if any(layer_of(n.name).startswith(scope) for n in path):
         return []
-    return sorted({layer_of(n.name) for n in path if flow.is_custom(n)})
+    names = {layer_of(n.name) for n in path if flow.is_custom(n)}
+    return sorted(name for name in names if not name.startswith("IdentityN"))  # no layer
 
 
 def leak(call, kind, op, name, rules=()):
@@ -144,11 +145,22 @@ def leak(call, kind, op, name, rules=()):
     where = f"{layer_of(name)!r}"
     if rules:
         where += ", in the tf.custom_gradient of " + " or ".join(map(repr, rules))
+    way_out = _LINEAR if kind == "dependent" else _REPLACE
     return LeakError(
-        f"{call}: {_ADVICE[kind]}. Received: op {op} ({kind}) in {where}. Replace the "
-        "layer or op by one that is differentiable twice, or freeze its input with "
-        f"tf.stop_gradient if its derivative is meant to be left out. [graph node: {name}]"
+        f"{call}: {_ADVICE[kind]}. Received: op {op} ({kind}) in {where}. {way_out} "
+        f"[graph node: {name}]"
     )
+
+
+_REPLACE = (
+    "Replace the layer or op by one that is differentiable twice, give it a rule with "
+    "keras_fwd.custom_jvp, or freeze its input with tf.stop_gradient if its derivative is meant to "
+    "be left out."
+)
+_LINEAR = (
+    "Make the rule linear in its cotangent (clip or normalize gradients in the optimizer instead: "
+    "clipnorm, clipvalue), or give the function a rule with keras_fwd.custom_jvp."
+)
 
 
 def missing(call, error, sources, targets):
