@@ -39,20 +39,12 @@ def precision(dtype):
         keras.config.set_dtype_policy(policy)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def modules_are_not_looked_through():
-    """By the collector of garbage, which otherwise takes most of the time of a short case."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def forgotten():
     yield
     keras.backend.clear_session()
     gc.collect()  # graphs hold themselves; hundreds of them would fill the memory
+    gc.freeze()  # what stays is not looked through after each case, which takes longer than a case
 
 
 def name_of(case):
