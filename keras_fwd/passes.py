@@ -116,7 +116,7 @@ class Forward:
         targets, cotangents = [y for y, _ in pairs], [c for _, c in pairs]
         try:
             gradients = self.tape.gradient(targets, self.sources, output_gradients=cotangents)
-        except LookupError as error:
+        except (LookupError, tf.errors.InvalidArgumentError) as error:
             raise scan.missing(self.call, error, self.sources, self.targets) from error
         if strict and all(gradient is None for gradient in gradients):
             raise StructureError(

@@ -164,7 +164,18 @@ _LINEAR = (
 
 
 def missing(call, error, sources, targets):
-    """The `LeakError` for TensorFlow's LookupError, which tells only the type of the op."""
+    """The `LeakError` for TensorFlow's LookupError, which tells only the type of the op.
+
+    TensorFlow differentiates a call of a function made by `Defun`, as in `ctc_loss`, by an op that
+    has no gradient. Where a process knows that function for two shapes, it stumbles before that,
+    with an InvalidArgumentError. Any other error is returned as it is.
+    """
+    if not isinstance(error, LookupError):
+        if tf.executing_eagerly():
+            return error
+        path = flow.between(sources, targets, derivative=True)
+        calls = [node.name for node, _ in path if graphs.gradient_of(node) == "missing"]
+        return leak(call, "missing", "SymbolicGradient", calls[0]) if calls else error
     op = re.split(r"op type: |no entry for: ", str(error))[-1].split(")")[0]
     path = flow.between(sources, targets, derivative=True)
     name = next((node.name for node, _ in path if node.type == op), op)
