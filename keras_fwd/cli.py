@@ -59,7 +59,7 @@ def _add_coverage(commands):
         "coverage",
         help="run the conformance suite and write what it covers",
         description=(
-            "Runs the conformance suite of a checkout (about twenty minutes on two cores) and writes, "
+            "Runs the conformance suite of a checkout (twenty minutes on two cores) and writes, "
             "for each layer, loss and op, whether its derivatives are exact. Exit code: 0 if all "
             "is as the suite expects and, with --check, the file says so; 1 if not; 2 if something "
             "is missing."
