@@ -1,6 +1,7 @@
 """What a value reaches in a traced graph: data flow into loop bodies, branches and functions."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -45,7 +46,7 @@ class Flow:
     def __init__(self, functions, derivative=False, rules=None, taken=None, scope=None):
         self._functions = functions
         self._taken = taken or {}
-        self._scope = scope
+        self._scope: Any = scope
         self._derivative = derivative
         self._rules = derivative if rules is None else rules
 

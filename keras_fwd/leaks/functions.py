@@ -14,6 +14,7 @@ import functools
 import inspect
 import sys
 import weakref
+from typing import Any
 
 import tensorflow as tf
 
@@ -119,7 +120,7 @@ def inner(original):
     return sealed
 
 
-def keras_numpy():
+def keras_numpy() -> Any:
     """Keras' own module of NumPy functions; None where a release has moved it."""
     return sys.modules.get("keras.src.backend.tensorflow.numpy")
 

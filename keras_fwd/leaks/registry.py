@@ -124,7 +124,7 @@ _RULES = "_keras_fwd_rules"  # the attribute of a graph that holds its rules
 class _HeldElsewhere:
     """A gradient function that is called as long as somebody holds it."""
 
-    rule: weakref.ref
+    rule: Callable  # a weak reference
 
     def __call__(self, op, *cotangents):
         return self.rule()(op, *cotangents)
