@@ -9,7 +9,7 @@ if _keras.backend.backend() != "tensorflow":
         'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from keras_fwd import callbacks, layers, optimizers, testing
+from keras_fwd import callbacks, layers, optimizers, regularizers, testing
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
 from keras_fwd.curvature import gauss_newton
 from keras_fwd.custom_jvp import custom_jvp
@@ -27,6 +27,7 @@ from keras_fwd.jvp_from_vjp import jvp_from_vjp
 from keras_fwd.leaks.report import LeakReport
 from keras_fwd.linear_map import LinearMap
 from keras_fwd.optimizers.gauss_newton import GaussNewton
+from keras_fwd.regularize import regularize
 from keras_fwd.seal import find_leaks, seal_leaks
 from keras_fwd.sensitivity.report import SensitivityReport, sensitivity_report
 from keras_fwd.taylor import directional_derivatives, laplacian
@@ -58,6 +59,8 @@ __all__ = [
     "layers",
     "linearize",
     "optimizers",
+    "regularize",
+    "regularizers",
     "seal_leaks",
     "sensitivity_report",
     "testing",

@@ -49,7 +49,7 @@ def jacobian(fn, primals, wrt="inputs", mode="auto", chunk_size=None, per_exampl
     array([[2., 1.],
            [4., 3.]], dtype=float32)
     """
-    _check_options(mode, chunk_size)
+    check_options(mode, chunk_size)
     by_weights = not (isinstance(wrt, str) and wrt == "inputs")
     if per_example and by_weights and mode != "forward":
         rows = WeightRows(fn, primals, wrt, _batch_size(primals, [], every=True))
@@ -65,7 +65,8 @@ def jacobian(fn, primals, wrt="inputs", mode="auto", chunk_size=None, per_exampl
     return _blocks(matrix, _known(J.out_spec, outputs), _known(J.in_spec, primals), [])
 
 
-def _check_options(mode, chunk_size):
+def check_options(mode, chunk_size):
+    """Raise `ConfigurationError` for options of `jacobian` that have no meaning."""
     if mode not in ("auto", "forward", "reverse"):
         raise ConfigurationError(
             f'jacobian: `mode` must be "auto", "forward" or "reverse". Received: mode={mode!r}.'

@@ -110,11 +110,7 @@ def laplacian(fn, primals, chunk_size=None):
     array([4., 8.], dtype=float32)
     """
     call = "laplacian"
-    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
-        raise ConfigurationError(
-            f"{call}: `chunk_size` must be a positive integer or None. "
-            f"Received: chunk_size={chunk_size!r}."
-        )
+    check_chunk_size(chunk_size)
     point = functional.resolve(call, fn, primals, "inputs")
     shifts = _shifts(point.sources)
     count, dtype = nest.size(shifts), nest.accumulator_dtype(shifts)
@@ -136,6 +132,15 @@ def laplacian(fn, primals, chunk_size=None):
 
 
 _COMPONENTS = 16  # of the Laplacian at once: beyond, tracing takes long and nothing is gained
+
+
+def check_chunk_size(chunk_size):
+    """Raise `ConfigurationError` for a `chunk_size` of `laplacian` that has no meaning."""
+    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
+        raise ConfigurationError(
+            "laplacian: `chunk_size` must be a positive integer or None. "
+            f"Received: chunk_size={chunk_size!r}."
+        )
 
 
 def _moved(sources, shift):

@@ -1,24 +1,23 @@
 """Layers and models that plain tapes differentiate by the rules of this package."""
 
-import inspect
-
 import keras
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.layers.wrapping import options
 from keras_fwd.leaks import sealing, search
 from keras_fwd.model import Recorder
 from keras_fwd.sealed_function import sealed_function
 
 
-def call_sealed(layer, inputs, options):
+def call_sealed(layer, inputs, given):
     """The outputs of a layer, whose derivatives are those of `sealed_function`.
 
     What it updates (statistics, seeds) is updated once; a gradient runs the layer again from the
     state before.
     """
     if sealing.active():  # the rules hold already
-        return layer(inputs, **options)
+        return layer(inputs, **given)
     leaves = nest.flatten(inputs)
     live = [nest.is_differentiable(leaf.dtype) for leaf in leaves]
     weights = [v for v in layer.variables if nest.is_differentiable(tf.as_dtype(v.dtype))]
@@ -28,10 +27,10 @@ def call_sealed(layer, inputs, options):
     scopes = []
 
     def function(sources):
-        given = iter(sources)
-        now = [next(given) if on else leaf for leaf, on in zip(leaves, live, strict=True)]
-        with Recorder([*weights, *state], [*given, *before]) as scope:
-            outputs = layer(nest.pack(inputs, now), **options)
+        values = iter(sources)
+        now = [next(values) if on else leaf for leaf, on in zip(leaves, live, strict=True)]
+        with Recorder([*weights, *state], [*values, *before]) as scope:
+            outputs = layer(nest.pack(inputs, now), **given)
         scopes.append(scope)
         return outputs
 
@@ -64,10 +63,7 @@ class Sealed(keras.layers.Wrapper):
 
     def call(self, inputs, training=None, mask=None):
         """The outputs of the layer."""
-        accepted = inspect.signature(self.layer.call).parameters
-        options = {"training": training, "mask": mask}
-        options = {k: v for k, v in options.items() if k in accepted and v is not None}
-        return call_sealed(self.layer, inputs, options)
+        return call_sealed(self.layer, inputs, options(self.layer, training, mask))
 
     def compute_output_shape(self, input_shape):
         """That of the layer."""
@@ -97,10 +93,7 @@ class SealedModel(keras.Model):
 
     def call(self, inputs, training=None):
         """The outputs of the model."""
-        accepted = inspect.signature(self.model.call).parameters
-        return call_sealed(
-            self.model, inputs, {"training": training} if "training" in accepted else {}
-        )
+        return call_sealed(self.model, inputs, options(self.model, training))
 
     def get_config(self):
         """With that of the model."""

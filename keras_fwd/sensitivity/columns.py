@@ -82,9 +82,9 @@ def input_columns(model, x):
         ConfigurationError: There is no floating-point input.
     """
     features, others = [], []
-    for name, leaf in zip(_input_stems(model, x), nest.flatten(x), strict=True):
+    for name, leaf in zip(input_stems(model, x), nest.flatten(x), strict=True):
         if nest.is_differentiable(leaf.dtype):
-            features += _components(name, leaf.shape[1:])
+            features += components(name, leaf.shape[1:])
         else:
             others.append(name)
     if not features:
@@ -96,7 +96,8 @@ def input_columns(model, x):
     return features, others
 
 
-def _input_stems(model, x):
+def input_stems(model, x):
+    """A name for each leaf of a model's inputs."""
     if isinstance(x, dict) and not any(tf.nest.is_nested(value) for value in x.values()):
         return [str(key) for key in sorted(x)]
     declared = [tensor.name for tensor in getattr(model, "inputs", None) or []]
@@ -119,11 +120,11 @@ def _output_names(model, outputs):
         name
         for stem, leaf in zip(stems, leaves, strict=True)
         if nest.is_differentiable(leaf.dtype)
-        for name in _components(stem, leaf.shape[1:])
+        for name in components(stem, leaf.shape[1:])
     ]
 
 
-def _components(stem, shape):
+def components(stem, shape):
     """One name for each entry of a tensor of that shape (without the batch)."""
     if shape.num_elements() == 1:
         return [stem]

@@ -34,9 +34,9 @@ class ExampleJacobians:
 
     def __init__(self, model, inputs):
         outputs, J = linearize(model, inputs)
-        inside, outside = _carriers(inputs, J.in_spec), _carriers(outputs, J.out_spec)
-        _check_batch(inside, outside)
-        columns, rows = _example_size(inside), _example_size(outside)
+        inside, outside = carriers(inputs, J.in_spec), carriers(outputs, J.out_spec)
+        check_batch(inside, outside)
+        columns, rows = example_size(inside), example_size(outside)
         if columns is not None and (rows is None or columns <= rows):
             self.small, self.space, self.size = J, inside, columns
         elif rows is not None:
@@ -51,7 +51,7 @@ class ExampleJacobians:
 
     def apply(self, matrix):
         """`small` times one vector for each example, `[batch, size]`; returns a nest."""
-        return self.small(_split(matrix, self.space))
+        return self.small(split(matrix, self.space))
 
     def random(self, seed):
         """One vector for each example, uniform on the unit sphere, `[batch, size]`."""
@@ -150,7 +150,7 @@ def spectral_norms(jacobians, seed):
         del change
         image = jacobians.apply(v)
         new = tf.sqrt(_squares(image))
-        v = _join(jacobians.small.T(image), jacobians.dtype)
+        v = join(jacobians.small.T(image), jacobians.dtype)
         v = tf.math.divide_no_nan(v, tf.norm(v, axis=1, keepdims=True))
         new, v = tf.ensure_shape(new, sigma.shape), tf.ensure_shape(v, start.shape)
         return iteration + 1, v, new, tf.abs(new - sigma)
@@ -161,13 +161,14 @@ def spectral_norms(jacobians, seed):
     return tf.while_loop(proceed, step, state)[2]
 
 
-def _carriers(tensors, spec):
+def carriers(tensors, spec):
     """The tensors, with None where the spec has no tangent."""
     pairs = zip(nest.flatten(tensors), nest.flatten(spec), strict=True)
     return nest.pack(spec, [None if wanted is None else tensor for tensor, wanted in pairs])
 
 
-def _check_batch(inside, outside):
+def check_batch(inside, outside):
+    """Raise `StructureError` unless inputs and outputs have the same batch on axis 0."""
     leaves = [*nest.live(inside), *nest.live(outside)]
     sizes = {leaf.shape[0] if leaf.shape.rank else 0 for leaf in leaves} - {None}
     if len(sizes) > 1 or 0 in sizes:
@@ -178,12 +179,13 @@ def _check_batch(inside, outside):
         )
 
 
-def _example_size(tensors):
+def example_size(tensors):
+    """The number of components of one example, or None if it is unknown in a graph."""
     sizes = [leaf.shape[1:].num_elements() for leaf in nest.live(tensors)]
     return None if None in sizes else int(np.sum(sizes))
 
 
-def _split(matrix, space):
+def split(matrix, space):
     """`[batch, size]` as a vector of the space."""
     leaves = nest.live(space)
     parts = iter(tf.split(matrix, [leaf.shape[1:].num_elements() for leaf in leaves], axis=1))
@@ -192,7 +194,7 @@ def _split(matrix, space):
     )
 
 
-def _join(vector, dtype):
+def join(vector, dtype):
     """Inverse of `_split`."""
     rows = [tf.reshape(leaf, [tf.shape(leaf)[0], -1]) for leaf in nest.live(vector)]
     return tf.concat([tf.cast(row, dtype) for row in rows], axis=1)
@@ -200,4 +202,4 @@ def _join(vector, dtype):
 
 def _squares(vector):
     """The squared norm of each example's part, `[batch]`, float64."""
-    return tf.reduce_sum(tf.square(_join(vector, tf.float64)), axis=1)
+    return tf.reduce_sum(tf.square(join(vector, tf.float64)), axis=1)

@@ -1,0 +1,73 @@
+"""The peer of `robustness.py --torch`: the same net in PyTorch with `jacobian-regularizer`.
+
+    python robustness_torch.py DATA.npz STRENGTH SEED EPOCHS
+
+Prints the three accuracies as JSON. The package's penalty has a factor of 1/2 in it.
+"""
+
+import json
+import sys
+
+import numpy as np
+import torch
+from jacobian import JacobianReg
+from torch import nn
+
+
+def lenet():
+    """Initialized as Keras does: Glorot uniform, biases 0."""
+    net = nn.Sequential(
+        *[nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)],
+        *[nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()],
+        *[nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)],
+    )
+    for parameter in net.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+    return net
+
+
+def pgd(net, x, y, epsilon=0.1, steps=10):
+    generator = torch.Generator().manual_seed(0)
+    moved = (x + epsilon * (2 * torch.rand(x.shape, generator=generator) - 1)).clamp(0, 1)
+    for _ in range(steps):
+        moved.requires_grad_(True)
+        loss = nn.functional.cross_entropy(net(moved), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, moved)
+        moved = moved.detach() + 2.5 * epsilon / steps * gradient.sign()
+        moved = torch.minimum(torch.maximum(moved, x - epsilon), x + epsilon).clamp(0, 1)
+    return moved
+
+
+def main(path, strength, seed, epochs):
+    arrays = np.load(path)
+    x, x_test = (torch.tensor(arrays[k]).permute(0, 3, 1, 2) for k in ("x", "x_test"))
+    y, y_test = torch.tensor(arrays["y"]), torch.tensor(arrays["y_test"])
+    torch.manual_seed(seed)
+    net, penalty = lenet(), JacobianReg(n=1)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, eps=1e-7)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x)).split(64):
+            inputs = x[batch].requires_grad_(strength > 0)
+            logits = net(inputs)
+            loss = nn.functional.cross_entropy(logits, y[batch])
+            if strength:
+                loss = loss + 2 * strength * penalty(inputs, logits)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    noise = np.random.default_rng(0).normal(size=arrays["x_test"].shape).astype("float32")
+    noisy = (x_test + 0.3 * torch.tensor(noise).permute(0, 3, 1, 2)).clamp(0, 1)
+    inputs = {"clean": x_test, "noise 0.3": noisy, "PGD 0.1": pgd(net, x_test, y_test)}
+    with torch.no_grad():
+        found = {
+            name: float((net(images).argmax(1) == y_test).float().mean())
+            for name, images in inputs.items()
+        }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

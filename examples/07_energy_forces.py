@@ -1,0 +1,70 @@
+"""Energies to forces: a net that learns an energy from forces alone.
+
+What it shows: two particles in a plane, bound by a Morse potential. `InputGradientLayer(net,
+scale=-1.0)` turns a net for the energy into a model of energy and forces in the functional API;
+trained on the forces with stock `fit`, it conserves energy, because its forces are a gradient.
+
+    python examples/07_energy_forces.py
+"""
+
+# %% Data: positions and forces of a Morse bond of length 1
+import logging
+
+import keras
+import numpy as np
+
+import keras_fwd
+from keras_fwd.layers import InputGradientLayer
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+DEPTH, WIDTH, LENGTH = 1.0, 1.5, 1.0
+
+
+def morse(positions):
+    """`(energy, forces)` of pairs of particles, `[n, 1]` and `[n, 2, 2]`."""
+    between = positions[:, 1] - positions[:, 0]
+    distance = np.linalg.norm(between, axis=1, keepdims=True)
+    decay = np.exp(-WIDTH * (distance - LENGTH))
+    slope = 2 * DEPTH * WIDTH * (1 - decay) * decay
+    pull = slope * between / distance
+    return DEPTH * (1 - decay) ** 2, np.stack([pull, -pull], axis=1)
+
+
+def sample(count, seed):
+    generator = np.random.default_rng(seed)
+    angle, distance = generator.uniform(0, 2 * np.pi, count), generator.uniform(0.6, 2.0, count)
+    half = np.stack([np.cos(angle), np.sin(angle)], axis=1) * distance[:, None] / 2
+    center = generator.normal(size=(count, 2))
+    return np.stack([center - half, center + half], axis=1).astype("float32")
+
+
+x, x_test = sample(2000, 1), sample(500, 2)
+(_, forces), (energy_test, forces_test) = morse(x), morse(x_test)
+
+# %% A net for the energy, of the distance: no force turns or moves the pair
+keras.utils.set_random_seed(0)
+ops, layers = keras.ops, keras.layers
+positions = keras.Input([2, 2])
+between = positions[:, 1] - positions[:, 0]
+distance = ops.sqrt(ops.sum(between**2, axis=1, keepdims=True))
+hidden = layers.Dense(32, "tanh")(layers.Dense(32, "tanh")(distance))
+energy_net = keras.Model(positions, layers.Dense(1, use_bias=False)(hidden), name="energy")
+
+# %% The model that is trained: energy and forces, the loss on the forces alone
+energy, force = InputGradientLayer(energy_net, scale=-1.0)(positions)
+model = keras.Model(positions, force)
+model.compile(keras_fwd.GaussNewton(), "mse")
+model.fit(x, forces.astype("float32"), batch_size=500, epochs=15, verbose=0)
+
+# %% Forces on new pairs, and the energy up to a constant
+error = float(np.sqrt(np.mean((model.predict(x_test, verbose=0) - forces_test) ** 2)))
+size = float(np.sqrt(np.mean(forces_test**2)))
+learned = energy_net.predict(x_test, verbose=0)
+shifted = learned - np.mean(learned - energy_test)
+energy_error = float(np.sqrt(np.mean((shifted - energy_test) ** 2)))
+print(f"error of the forces: {error:.4f}, of {size:.2f}")
+print(f"error of the energy: {energy_error:.4f}, of {float(np.std(energy_test)):.2f}")
+
+# %% What the example claims
+assert error < 0.02 * size, "the forces are not learned"
+assert energy_error < 0.02 * float(np.std(energy_test)), "the energy does not follow"

@@ -1,0 +1,75 @@
+"""The gradient of a layer's outputs by its inputs: energies to forces."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import double_gradient, nest
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class InputGradientLayer(DerivativeLayer):
+    """`[y, scale · ∂(Σ y)/∂x]`: the outputs of a layer and their gradient by its inputs.
+
+    With the energy of each example as the output and `scale=-1.0`, the second one is the force.
+
+    Args:
+        layer: A Keras layer or model with one output tensor. The sum runs over all of its
+            components, and is the gradient of each example if the layer does not mix them.
+        scale: Factor of the gradient.
+        **kwargs: As of `keras.layers.Layer`.
+
+    Raises:
+        ConfigurationError: `scale` is not a finite number.
+        StructureError: no input is a floating-point tensor, or the outputs do not depend on it.
+        LeakError: TensorFlow would get the derivative wrong; names the op and the layer.
+
+    Returns:
+        A list: the outputs, and a nest like the inputs, zeros at integer leaves.
+
+    Cost: One forward pass and one gradient.
+
+    Example:
+
+    >>> import numpy as np
+    >>> spring = keras.layers.Lambda(lambda x: x**2 / 2)
+    >>> energy, force = InputGradientLayer(spring, scale=-1.0)(np.array([[3.0]], "float32"))
+    >>> float(energy[0, 0]), float(force[0, 0])
+    (4.5, -3.0)
+    """
+
+    def __init__(self, layer, scale=1.0, **kwargs):
+        super().__init__(layer, **kwargs)
+        if not isinstance(scale, (int, float)) or not abs(scale) < float("inf"):
+            raise ConfigurationError(
+                "InputGradientLayer: `scale` must be a finite number; -1.0 turns energies into "
+                f"forces. Received: scale={scale!r}."
+            )
+        self.scale = float(scale)
+
+    def call(self, inputs, training=None, mask=None):
+        """The outputs and their gradient."""
+        check_floating("InputGradientLayer", inputs, self.layer.name)
+        outputs, pull = double_gradient.pullback(
+            self.function(training, mask), inputs, call="InputGradientLayer"
+        )
+        pulled = pull(tf.fill(tf.shape(outputs), tf.cast(self.scale, outputs.dtype)))
+        leaves = [
+            tf.zeros_like(x) if g is None else g
+            for x, g in zip(nest.flatten(inputs), nest.flatten(pulled), strict=True)
+        ]
+        return [outputs, nest.pack(inputs, leaves)]
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """That of the layer, and that of the inputs."""
+        gradient = tf.nest.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
+        return [self.layer.compute_output_spec(inputs), gradient]
+
+    def compute_mask(self, inputs, previous_mask):
+        """That of the layer, and that of the inputs."""
+        return [self.layer.compute_mask(inputs, previous_mask), previous_mask]
+
+    def get_config(self):
+        """With the scale."""
+        return {**super().get_config(), "scale": self.scale}

@@ -1,0 +1,79 @@
+"""The Jacobian of a layer, for each example, as a layer."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import jacobians, nest
+from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class JacobianLayer(DerivativeLayer):
+    """`∂y/∂x` of each example: `[batch, …output, …input]`.
+
+    Args:
+        layer: A Keras layer or model that does not mix examples.
+        mode: As in `jacobian`.
+        chunk_size: As in `jacobian`.
+        **kwargs: As of `keras.layers.Layer`.
+
+    Raises:
+        ConfigurationError: `mode` or `chunk_size` has no meaning.
+        StructureError: no input is a floating-point tensor.
+        LeakError: TensorFlow would get the derivative wrong; names the op and the layer.
+
+    Returns:
+        The structure of the outputs; at each of its leaves the structure of the inputs.
+
+    Cost: That of `jacobian(per_example=True)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> square = keras.layers.Lambda(lambda x: x**2)
+    >>> JacobianLayer(square)(np.array([[1.0, 2.0]], "float32")).numpy()
+    array([[[2., 0.],
+            [0., 4.]]], dtype=float32)
+    """
+
+    def __init__(self, layer, mode="auto", chunk_size=None, **kwargs):
+        super().__init__(layer, **kwargs)
+        jacobians.check_options(mode, chunk_size)
+        self.mode = mode
+        self.chunk_size = chunk_size
+
+    def call(self, inputs, training=None, mask=None):
+        """The Jacobian."""
+        check_floating("JacobianLayer", inputs, self.layer.name)
+        return jacobians.jacobian(
+            self.function(training, mask),
+            inputs,
+            mode=self.mode,
+            chunk_size=self.chunk_size,
+            per_example=True,
+        )
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """`[batch, …output, …input]` at each leaf."""
+        outputs = self.layer.compute_output_spec(inputs)
+
+        def block_row(y):
+            return tf.nest.map_structure(lambda x: _block(y, x), inputs)
+
+        return tf.nest.map_structure(block_row, outputs)
+
+    def compute_mask(self, inputs, previous_mask):
+        """None: a Jacobian has no steps of its own."""
+        return None
+
+    def get_config(self):
+        """With the mode and the chunk size."""
+        return {**super().get_config(), "mode": self.mode, "chunk_size": self.chunk_size}
+
+
+def _block(y, x):
+    return keras.KerasTensor((*y.shape, *x.shape[1:]), y.dtype) if _live(x) and _live(y) else None
+
+
+def _live(tensor):
+    return nest.is_differentiable(tensor.dtype)

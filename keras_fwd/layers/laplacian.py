@@ -1,0 +1,53 @@
+"""The Laplacian of a layer, for physics-informed models in the functional interface."""
+
+import keras
+
+from keras_fwd import taylor
+from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class Laplacian(DerivativeLayer):
+    """`Δy = Σᵢ ∂²y/∂xᵢ²` over the last axis of the inputs, for each example.
+
+    Args:
+        layer: A Keras layer or model `[…examples, d] -> […examples, …]`, which does not mix
+            examples.
+        chunk_size: As in `laplacian`.
+        **kwargs: As of `keras.layers.Layer`.
+
+    Raises:
+        ConfigurationError: `chunk_size` is not a positive integer.
+        StructureError: no input is a floating-point tensor, or the outputs do not depend on it.
+        LeakError: TensorFlow would get a derivative wrong; names the op and the layer.
+
+    Returns:
+        A nest like the outputs of the layer.
+
+    Cost: That of `laplacian`, about `d + 2` forward passes at most.
+
+    Example:
+
+    >>> import numpy as np
+    >>> square = keras.layers.Lambda(lambda x: x**2)
+    >>> Laplacian(square)(np.array([[1.0, 2.0]], "float32")).numpy()
+    array([[2., 2.]], dtype=float32)
+    """
+
+    def __init__(self, layer, chunk_size=None, **kwargs):
+        super().__init__(layer, **kwargs)
+        taylor.check_chunk_size(chunk_size)
+        self.chunk_size = chunk_size
+
+    def call(self, inputs, training=None, mask=None):
+        """The Laplacian."""
+        check_floating("Laplacian", inputs, self.layer.name)
+        return taylor.laplacian(self.function(training, mask), inputs, self.chunk_size)
+
+    def compute_output_spec(self, inputs, *args, **kwargs):
+        """That of the layer."""
+        return self.layer.compute_output_spec(inputs)
+
+    def get_config(self):
+        """With the chunk size."""
+        return {**super().get_config(), "chunk_size": self.chunk_size}

@@ -1,0 +1,163 @@
+"""`SensitivityPenalty`: a layer that adds a penalty on its derivatives to the loss."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.layers.wrapping import DerivativeLayer
+from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch, LossBatch, Replay
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class SensitivityPenalty(DerivativeLayer):
+    """A layer as it is, with a penalty on its derivatives by its inputs in training.
+
+    Outputs, weights and updates are those of the layer. When it is called with `training=True`,
+    the penalty is added to the losses of the model, and averaged over the epoch in a metric of
+    the regularizer's name, without the factor `strength`. In `evaluate` and `predict` nothing is
+    added, and the metric is NaN: it was not measured.
+
+    Args:
+        layer: A Keras layer or model.
+        regularizer: From `keras_fwd.regularizers`, one that is not of the loss.
+        seed: Whole number; what the penalty draws at random depends on it and on the step alone.
+        **kwargs: As of `keras.layers.Layer`.
+
+    Raises:
+        ConfigurationError: `regularizer` is none of this package, or needs the loss.
+        StructureError: no input is a floating-point tensor.
+        LeakError: TensorFlow would get a derivative wrong; names the op and the layer. Raised
+            when the training step is traced.
+
+    Cost: That of the regularizer in training; none otherwise.
+
+    Example:
+
+    >>> from keras_fwd.regularizers import JacobianNorm
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input([3]),
+    ...         SensitivityPenalty(keras.layers.Dense(4, "tanh"), JacobianNorm(1e-2)),
+    ...         keras.layers.Dense(1),
+    ...     ]
+    ... )
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(tf.ones([8, 3]), tf.ones([8, 1]), verbose=0)
+    >>> sorted(history.history)
+    ['jacobian_norm', 'loss']
+    """
+
+    def __init__(self, layer, regularizer, seed=0, **kwargs):
+        # Derivatives are by the inputs as they come; the layer casts them to its own precision.
+        super().__init__(layer, autocast=False, **kwargs)
+        call = type(self).__name__
+        if not isinstance(regularizer, SensitivityRegularizer):
+            raise ConfigurationError(
+                f"{call}: `regularizer` must be one of `keras_fwd.regularizers`. "
+                f"Received: regularizer={regularizer!r}."
+            )
+        if regularizer.of_the_loss and not self._takes_losses:
+            raise ConfigurationError(
+                f"{call}: {type(regularizer).__name__} is a penalty on the loss, which a layer "
+                "does not see: use `keras_fwd.regularize(model, regularizer)`. Received: "
+                f"regularizer={regularizer!r}."
+            )
+        self.regularizer = regularizer
+        self.seed = seed
+        self.metric = PenaltyMean(name=regularizer.name)
+        self.pending: Any = None  # the batch whose loss is still to come, of a penalty on it
+        self._memory = {}
+        self._step: Any = None
+
+    _takes_losses = False
+
+    def build(self, input_shape):
+        """Build the layer, and what the penalty carries from step to step."""
+        super().build(input_shape)
+        options = {"trainable": False, "aggregation": "only_first_replica"}
+        self._step = self.add_weight(
+            shape=(), dtype="int32", initializer="zeros", name="step", autocast=False, **options
+        )
+        sizes = [tf.TensorShape(shape[1:]).num_elements() for shape in _shapes(input_shape)]
+        for name, shape in self.regularizer.memory(sizes).items():
+            normal = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
+            dtype = "float64" if self.variable_dtype == "float64" else "float32"
+            self._memory[name] = self.add_weight(
+                shape=shape, dtype=dtype, initializer=normal, name=name, autocast=False, **options
+            )
+
+    @property
+    def weights(self):
+        """Those of the layer. The state of the penalty counts as its random seed does."""
+        return self.layer.weights
+
+    def call(self, inputs, training=None, mask=None):
+        """The outputs of the layer."""
+        if not training:
+            return self.function(training, mask)(inputs)
+        return self.penalized(inputs, training, mask, learning=True)
+
+    def penalized(self, inputs, training, mask, learning):
+        """The outputs, and the penalty among the losses."""
+        kind = LossBatch if self.regularizer.of_the_loss else Batch
+        memory = self._memory if learning else None
+        replay = Replay(self.layer, training, mask)
+        batch = kind(type(self.regularizer).__name__, replay, inputs, self._seed(), memory)
+        if self.regularizer.of_the_loss:
+            self.pending = batch, learning
+        else:
+            self.add_loss(self.settle(batch, learning))
+        return batch.outputs
+
+    def settle(self, batch, learning):
+        """Strength times the penalty of a batch; the metric and the step are updated."""
+        value = self.regularizer.penalty(batch)
+        count = tf.cast(batch.size, self.metric.dtype)
+        self.metric.update_state(tf.stop_gradient(value), sample_weight=count)
+        factor = tf.cast(self.regularizer.factor(self._step.value), value.dtype)
+        if learning:
+            self._step.assign(self._step.value + 1)
+        return factor * value
+
+    def _seed(self):
+        # Two whole numbers in one: seeds that differ by less than the number of steps of a
+        # training do not meet.
+        return self.seed * 2**20 + self._step.value
+
+    def compute_output_shape(self, input_shape):
+        """That of the layer."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self):
+        """With the regularizer."""
+        regularizer = keras.saving.serialize_keras_object(self.regularizer)
+        return {**super().get_config(), "regularizer": regularizer, "seed": self.seed}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """The inverse of `get_config`."""
+        config = dict(config)
+        for name in ("layer", "regularizer"):
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        return cls(**config)
+
+
+class PenaltyMean(keras.metrics.Mean):
+    """A mean that is NaN, not 0, where nothing was measured."""
+
+    def result(self):
+        """The mean so far."""
+        mean = super().result()
+        return tf.where(tf.equal(self.count.value, 0), tf.cast(float("nan"), mean.dtype), mean)
+
+
+def _shapes(input_shape):
+    """The shapes in a nest of shapes."""
+    if isinstance(input_shape, dict):
+        return [s for key in sorted(input_shape) for s in _shapes(input_shape[key])]
+    if any(isinstance(part, (list, tuple, dict)) for part in input_shape):
+        return [s for part in input_shape for s in _shapes(part)]
+    return [input_shape]

@@ -1,0 +1,51 @@
+"""What the layers share that hold another layer and differentiate it."""
+
+import inspect
+
+import keras
+
+from keras_fwd import nest
+from keras_fwd.errors import StructureError
+
+
+def options(layer, training=None, mask=None):
+    """The arguments, besides its inputs, that a layer is to be called with."""
+    accepted = inspect.signature(layer.call).parameters
+    if all(part is None for part in nest.flatten(mask)):
+        mask = None
+    given = {"training": training, "mask": mask}
+    return {name: v for name, v in given.items() if name in accepted and v is not None}
+
+
+class DerivativeLayer(keras.layers.Wrapper):
+    """Base of the layers that return a derivative of another one, by its inputs.
+
+    Args:
+        layer: A Keras layer or model. Its weights are shared, and train through the derivative.
+        **kwargs: As of `keras.layers.Layer`.
+    """
+
+    def __init__(self, layer, **kwargs):
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(layer, **kwargs)
+        self.supports_masking = True  # as far as the layer does, which speaks for itself
+
+    def function(self, training, mask):
+        """The layer as a function of its inputs."""
+        given = options(self.layer, training, mask)
+        return lambda inputs: self.layer(inputs, **given)
+
+    def compute_mask(self, inputs, previous_mask):
+        """That of the layer."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
+
+def check_floating(call, inputs, name):
+    """Raise `StructureError` unless a floating-point tensor is among the inputs of a layer."""
+    leaves = nest.flatten(inputs)
+    if not any(nest.is_differentiable(leaf.dtype) for leaf in leaves):
+        raise StructureError(
+            f"{call}: the inputs of {name!r} must hold a floating-point tensor to differentiate "
+            f"by. Received: {nest.describe(inputs)}. Split the layer after its embedding, and wrap "
+            "what comes behind it."
+        )

@@ -1,0 +1,129 @@
+"""`SensitivityRegularizer`: what all penalties on derivatives by the inputs share."""
+
+import math
+import numbers
+
+import keras
+import tensorflow as tf
+
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.regularizers.batch import measure
+
+
+class SensitivityRegularizer(keras.regularizers.Regularizer):
+    """Base class of penalties on the derivatives of a model by its inputs.
+
+    A subclass gives `penalty(batch)`, the mean over the examples of a batch, and `get_config`.
+    Attach one with `keras_fwd.regularize` or `keras_fwd.layers.SensitivityPenalty`; called as a
+    function it returns `strength` times the penalty of one batch, for a loop of one's own.
+
+    Args:
+        strength: Factor of the penalty in the loss: a finite number of at least 0, a
+            `keras.optimizers.schedules.LearningRateSchedule` of the training step, or a scalar
+            `keras.Variable`, which a callback may change during training.
+        name: Name of the metric that shows the penalty, without the factor.
+
+    Raises:
+        ConfigurationError: `strength` is negative, not finite, or no number.
+    """
+
+    #: Whether the penalty needs the loss of each example, and so `keras_fwd.regularize`.
+    of_the_loss = False
+
+    def __init__(self, strength, name):
+        self.strength = checked_strength(type(self).__name__, strength)
+        self.name = name
+
+    def penalty(self, batch):
+        """The mean over the examples of a `keras_fwd.regularizers.batch.Batch`: a scalar."""
+        raise NotImplementedError
+
+    def memory(self, sizes):
+        """Shapes of the vectors that are carried from step to step.
+
+        Args:
+            sizes: Components of one example at each input leaf, None where unknown.
+
+        Returns:
+            Dict from names to shapes; the values are `batch.memory`.
+        """
+        del sizes
+        return {}
+
+    def factor(self, step):
+        """The strength at a training step, a scalar tensor."""
+        strength = self.strength(step) if callable(self.strength) else self.strength
+        return tf.convert_to_tensor(strength)
+
+    def __call__(self, model, inputs=None, targets=None, training=False, seed=0):
+        """Strength times the penalty of one batch.
+
+        Args:
+            model: Keras layer or model; compiled with its loss if the penalty is one of the loss.
+            inputs: Nest of tensors with the batch on axis 0.
+            targets: As in `fit`, for a penalty of the loss.
+            training: How the model is called.
+            seed: Whole number, or a scalar integer tensor: what is drawn at random.
+
+        Returns:
+            Scalar tensor; differentiable, by the weights for one.
+        """
+        if inputs is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} is a penalty on derivatives by the inputs, not on weights: "
+                "attach it with `keras_fwd.regularize(model, regularizer)`. Received: a call with "
+                f"{model!r} alone."
+            )
+        call = type(self).__name__
+        batch = measure(call, model, inputs, training, seed, self.of_the_loss)
+        if self.of_the_loss:
+            batch.take_loss(model, targets)
+        value = self.penalty(batch)
+        return tf.cast(self.factor(0), value.dtype) * value
+
+    def get_config(self):
+        """The constructor's arguments; a variable becomes the number that it holds."""
+        strength = self.strength
+        if isinstance(strength, keras.optimizers.schedules.LearningRateSchedule):
+            strength = keras.saving.serialize_keras_object(strength)
+        elif not isinstance(strength, float):
+            strength = float(strength)
+        return {"strength": strength, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`."""
+        if isinstance(config.get("strength"), dict):
+            schedule = keras.saving.deserialize_keras_object(config["strength"])
+            config = {**config, "strength": schedule}
+        return cls(**config)
+
+
+def checked_strength(call, strength):
+    """The strength as a float, a schedule or a variable."""
+    if isinstance(strength, keras.optimizers.schedules.LearningRateSchedule):
+        return strength
+    variable = isinstance(strength, (keras.Variable, tf.Variable))
+    number = float(strength) if variable and not tuple(strength.shape) else strength
+    check_number(call, "strength", number)
+    return strength if variable else float(strength)
+
+
+def check_number(call, argument, value, least=0.0, above=False):
+    """Raise `ConfigurationError` unless `value` is a finite number of at least (above) `least`."""
+    good = isinstance(value, numbers.Real) and math.isfinite(value) and float(value) >= least
+    if not good or (above and value == least):
+        bound = f"above {least:g}" if above else f"of at least {least:g}"
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be a finite number {bound}. Received: {argument}={value!r}."
+        )
+
+
+def check_count(call, argument, value):
+    """Raise `ConfigurationError` unless `value` is a whole number of at least 1."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be a whole number of at least 1. "
+            f"Received: {argument}={value!r}."
+        )

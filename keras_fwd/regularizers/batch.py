@@ -1,0 +1,251 @@
+"""`Batch` and `LossBatch`: what a penalty on derivatives is given."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import double_gradient, nest
+from keras_fwd import model as bridge
+from keras_fwd.errors import StructureError
+from keras_fwd.layers.wrapping import options
+from keras_fwd.linear_map import LinearMap
+from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
+from keras_fwd.sensitivity import norms
+
+
+class Replay:
+    """A layer as a function of its inputs, which can run again with the same random numbers.
+
+    Attributes:
+        outputs: What the layer returned in the last `run`, with the marks that Keras leaves on it.
+    """
+
+    def __init__(self, layer, training, mask=None):
+        self.layer = layer
+        self.outputs: Any = None
+        self._given = options(layer, training, mask)
+        self._state = [v for v in layer.variables if not v.trainable]
+        self._before = [tf.identity(v.value) for v in self._state]
+        self._eager = tf.executing_eagerly()
+
+    def run(self, inputs):
+        """The outputs; statistics and seeds are updated."""
+        if self._eager and not tf.executing_eagerly():
+            return self.again(inputs)  # only looked through for leaks: nothing may stay of it
+        self.outputs = self.layer(inputs, **self._given)
+        return self.outputs
+
+    def again(self, inputs):
+        """The outputs from the state before the first run; nothing is updated."""
+        with bridge.Recorder(self._state, self._before):
+            return self.layer(inputs, **self._given)
+
+
+class Batch:
+    """One batch, what a layer returns for it, and its Jacobian there.
+
+    Where a layer mixes examples (batch normalization in training), no example has a Jacobian of
+    its own. Directions of different examples then get independent signs, so that what is measured
+    is, in the mean over the signs, the derivatives of an example's outputs by the whole batch.
+
+    Attributes:
+        inputs: Nest of tensors.
+        outputs: Nest of tensors.
+        jacobian: The `LinearMap` from `inside` to `outside`, all examples at once.
+        inside: The inputs, with None where there is no derivative.
+        outside: The same for the outputs.
+        replay: The layer, which can run again.
+        memory: Dict of variables carried from step to step; empty outside of training.
+    """
+
+    def __init__(self, call, replay, inputs, seed, memory=None):
+        self.call = call
+        self.replay = replay
+        self.inputs = check_inputs(call, replay.layer, inputs)
+        self.memory = memory or {}
+        self._seed = seed
+        self._differentiate()
+
+    def _differentiate(self):
+        outputs, self.jacobian = double_gradient.linearize(self.replay.run, self.inputs)
+        self.outputs = self.replay.outputs
+        self.inside = norms.carriers(self.inputs, self.jacobian.in_spec)
+        self.outside = norms.carriers(outputs, self.jacobian.out_spec)
+        norms.check_batch(self.inside, self.outside)
+
+    @property
+    def size(self):
+        """How many examples there are, a scalar tensor."""
+        return tf.shape(nest.live(self.inside)[0])[0]
+
+    @property
+    def dtype(self):
+        """That in which norms are taken: at least float32."""
+        return nest.accumulator_dtype(self.inside)
+
+    def moved(self, shift):
+        """The inputs, moved by a vector."""
+        return tf.nest.map_structure(lambda x, s: x if s is None else x + s, self.inputs, shift)
+
+    def seed(self, number):
+        """A pair of integers for stateless random numbers; another for each number."""
+        return tf.stack([tf.cast(self._seed, tf.int32), tf.cast(number, tf.int32)])
+
+    def from_smaller_side(self, scales=None):
+        """`(map, space)`: J or Jᵀ, whichever starts from fewer components for each example.
+
+        Args:
+            scales: Nest like `inside` of factors on the inputs' directions, or None.
+        """
+        J = self.jacobian
+        if scales is not None:
+            J = J @ _scaling(scales, J.in_spec)
+        columns, rows = norms.example_size(self.inside), norms.example_size(self.outside)
+        inside = rows is None or (columns is not None and columns <= rows)
+        return (J, self.inside) if inside else (J.T, self.outside)
+
+    def random(self, space, seed):
+        """For each example a vector u, uniform on a sphere, with E u uᵀ = I."""
+        u = nest.random_like(space, seed)
+        length = root(squared_norms(u))
+        count = sum(
+            tf.size(v) / tf.maximum(tf.shape(v)[0], 1) for v in nest.live(space)
+        )  # int / int is float64
+        return scale_examples(tf.sqrt(tf.cast(count, length.dtype)) / length, u)
+
+    def basis(self, space, index, signs):
+        """The basis vector of that index for each example, times the example's sign."""
+        width = norms.example_size(space)
+        rows = tf.one_hot(index, width, dtype=signs.dtype) * signs[:, None]
+        return norms.split(rows, space)
+
+    def signs(self, space, seed):
+        """±1 for each example, at random."""
+        bits = tf.random.stateless_uniform([self.size], seed, 0, 2, tf.int32)
+        return tf.cast(2 * bits - 1, nest.accumulator_dtype(space))
+
+
+class LossBatch(Batch):
+    """One batch and the derivative of each example's loss by its inputs.
+
+    Attributes:
+        gradient: Nest like `inside`, once `take_loss` was called.
+        losses: The loss of each example, `[batch]`.
+    """
+
+    def _differentiate(self):
+        self.gradient: Any = None
+        self.losses: Any = None
+        self._losses_of: Any = None
+        _, self._pull = self._pullback(self.replay.run)
+        self.outputs = self.replay.outputs
+        self.inside = nest.map_live(
+            lambda x: x if nest.is_differentiable(x.dtype) else None, self.inputs
+        )
+
+    def _pullback(self, run, inputs=None):
+        """The outputs, and the pullback of cotangents of outputs and logits."""
+        made = []
+
+        def function(x):
+            outputs = run(x)
+            made.append(outputs)
+            leaves = nest.flatten(outputs)
+            return leaves, [getattr(leaf, "_keras_logits", leaf) for leaf in leaves]
+
+        inputs = self.inputs if inputs is None else inputs
+        _, pull = double_gradient.pullback(function, inputs, call=self.call)
+        return made[-1], pull
+
+    def take_loss(self, model, targets, sample_weight=None):
+        """Take the losses that a model was compiled with."""
+        with bridge.Recorder([], []):  # resolves what `compile` was given, and updates nothing
+            keras.Model.compute_loss(model, self.inputs, targets, self.outputs, sample_weight)
+
+        def losses_of(outputs):
+            return bridge.example_losses(model, outputs, targets, sample_weight)
+
+        self._losses_of = losses_of
+        self.losses, self.gradient = self._gradient(self.outputs, self._pull)
+
+    def losses_at(self, inputs):
+        """The loss of each example at other inputs, with the same random numbers."""
+        return self._losses_of(self.replay.again(inputs))[0]
+
+    def gradient_at(self, inputs):
+        """The derivative of each example's loss at other inputs, with the same random numbers."""
+        return self._gradient(*self._pullback(self.replay.again, inputs))[1]
+
+    def _gradient(self, outputs, pull):
+        """The losses, and their derivative by what `pull` pulls back to.
+
+        Cross-entropies are differentiated by the logits, as Keras does: by the probabilities, what
+        is clipped there would have no derivative.
+        """
+        values, kinds = self._losses_of(outputs)
+        leaves = nest.flatten(outputs)
+        pairs = zip(kinds, leaves, strict=True)
+        live = [kind is not None and nest.is_differentiable(y.dtype) for kind, y in pairs]
+        starts = [bridge.curvature_leaf(*pair) for pair in zip(leaves, kinds, strict=True)]
+
+        def total(moving):
+            moving = iter(moving)
+            now = [next(moving) if on else start for on, start in zip(live, starts, strict=True)]
+            made = [bridge.model_output(*t) for t in zip(now, leaves, kinds, strict=True)]
+            return tf.reduce_sum(self._losses_of(nest.pack(outputs, made))[0])
+
+        moving = [start for on, start in zip(live, starts, strict=True) if on]
+        _, slope = double_gradient.pullback(total, moving, call=self.call)
+        slopes = iter(slope(tf.ones([], values.dtype)))
+        by_outputs, by_logits = [], []
+        for on, start, leaf in zip(live, starts, leaves, strict=True):
+            cotangent = next(slopes) if on else None
+            by_outputs.append(cotangent if start is leaf else None)
+            by_logits.append(None if start is leaf else cotangent)
+        return values, pull((by_outputs, by_logits))
+
+
+def measure(call, layer, inputs, training, seed, of_the_loss=False):
+    """The batch for one measurement, outside of training."""
+    replay = Replay(layer, training)
+    return (LossBatch if of_the_loss else Batch)(call, replay, inputs, seed)
+
+
+def check_inputs(call, layer, inputs):
+    """The inputs as tensors.
+
+    Raises:
+        StructureError: None of them is a floating-point tensor.
+    """
+    tensors = [
+        nest.to_tensor(call, f"inputs{path}", leaf)
+        for path, leaf in zip(nest.paths(inputs), nest.flatten(inputs), strict=True)
+    ]
+    if not any(nest.is_differentiable(tensor.dtype) for tensor in tensors):
+        raise StructureError(
+            f"{call}: the inputs of {layer.name!r} must hold a floating-point tensor to "
+            f"differentiate by. Received: {nest.describe(nest.pack(inputs, tensors))}. "
+            + _way_out(layer)
+        )
+    return nest.pack(inputs, tensors)
+
+
+def _way_out(layer):
+    """Which layer's output a model of token numbers can be penalized by."""
+    within = layer._flatten_layers() if hasattr(layer, "_flatten_layers") else []
+    names = [repr(inner.name) for inner in within if isinstance(inner, keras.layers.Embedding)]
+    behind = f"of {', '.join(names)}" if names else "of the embedding"
+    return (
+        f"Differentiate by the output {behind} instead: wrap the layers that come behind it in "
+        "`keras_fwd.layers.SensitivityPenalty(layer, regularizer)` when the model is built."
+    )
+
+
+def _scaling(scales, spec):
+    """The diagonal map of the inputs' space with these factors."""
+
+    def mv(x):
+        return nest.map_live(lambda s, v: tf.cast(s, v.dtype) * v, scales, x)
+
+    return LinearMap(mv, mv, spec, spec)

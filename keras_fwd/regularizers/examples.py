@@ -1,0 +1,70 @@
+"""Algebra on the single examples of a batch, and many products of them."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.sensitivity import norms
+from keras_fwd.vectorized import RowMap
+
+UNROLLED = 8  # products that are written out one by one; more of them are vectorized
+
+
+def each(function, rows):
+    """`function` of every row, stacked: written out if they are few, else vectorized.
+
+    Args:
+        function: From one row of `rows` to a tensor.
+        rows: Tensor `[count, …]` of a known count.
+    """
+    count = rows.shape[0]
+    if count <= UNROLLED:
+        return tf.stack([function(row) for row in tf.unstack(rows)])
+    mapped = RowMap(function, tf.TensorSpec(rows.shape[1:], rows.dtype))
+    return mapped.in_chunks(lambda indices: tf.gather(rows, indices % count), count)
+
+
+def squared_norms(vector):
+    """The squared norm of each example's part of a vector, `[batch]`, at least float32."""
+    return dots(vector, vector)
+
+
+def dots(x, y):
+    """The dot product of each example's parts of two vectors, `[batch]`, at least float32."""
+    dtype = nest.accumulator_dtype(x)
+    x, y = norms.join(x, dtype), norms.join(y, dtype)
+    return tf.reduce_sum(x * y, axis=1)
+
+
+def scale_examples(factors, vector):
+    """Each example's part of a vector, times the example's factor; `factors` is `[batch]`."""
+
+    def scaled(leaf):
+        shape = tf.concat([tf.shape(factors), tf.ones([tf.rank(leaf) - 1], tf.int32)], axis=0)
+        return tf.cast(tf.reshape(factors, shape), leaf.dtype) * leaf
+
+    return nest.map_live(scaled, vector)
+
+
+def steepest(vector):
+    """The sign of each component, 0 for those that are no more than rounding beside the largest.
+
+    The direction in which a function with this gradient rises fastest within a box. Not a function
+    to differentiate.
+    """
+    dtype = nest.accumulator_dtype(vector)
+    rows = tf.abs(norms.join(vector, dtype))
+    noise = 1e3 * np.finfo(dtype.as_numpy_dtype).eps * tf.reduce_max(rows, axis=1)
+
+    def sign(leaf):
+        shape = tf.concat([tf.shape(noise), tf.ones([tf.rank(leaf) - 1], tf.int32)], axis=0)
+        counts = tf.abs(leaf) > tf.cast(tf.reshape(noise, shape), leaf.dtype)
+        return tf.stop_gradient(tf.where(counts, tf.sign(leaf), 0))
+
+    return nest.map_live(sign, vector)
+
+
+def root(squares):
+    """√, whose derivative at 0 is 0 and not infinite: the smallest subgradient of a norm."""
+    positive = squares > 0
+    return tf.where(positive, tf.sqrt(tf.where(positive, squares, 1)), 0)

@@ -1,0 +1,42 @@
+"""`InputGradient`: double backpropagation."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.examples import squared_norms
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class InputGradient(SensitivityRegularizer):
+    """`‖∂ℓ/∂x‖²` of each example's loss ℓ, averaged over the batch.
+
+    Args:
+        strength: As in `SensitivityRegularizer`.
+        name: As in `SensitivityRegularizer`.
+
+    Raises:
+        ConfigurationError: a bad argument; a model without a loss.
+
+    Cost: A training step takes about twice as long.
+
+    References:
+        Drucker and LeCun (1992), Improving generalization performance using double
+        backpropagation, IEEE Transactions on Neural Networks 3.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1, None, False, "ones")])
+    >>> model.compile(loss="mse")
+    >>> float(InputGradient(1.0)(model, tf.ones([1, 1]), tf.zeros([1, 1])))
+    4.0
+    """
+
+    of_the_loss = True
+
+    def __init__(self, strength, name="input_gradient"):
+        super().__init__(strength, name)
+
+    def penalty(self, batch):
+        """The mean over the examples."""
+        return tf.reduce_mean(squared_norms(batch.gradient))

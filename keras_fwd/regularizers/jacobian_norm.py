@@ -1,0 +1,100 @@
+"""`JacobianNorm`: the squared Frobenius norm of each example's Jacobian."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.errors import ConfigurationError, StructureError
+from keras_fwd.regularizers import features as by_feature
+from keras_fwd.regularizers.base import SensitivityRegularizer, check_count
+from keras_fwd.regularizers.examples import each, squared_norms
+from keras_fwd.sensitivity import norms
+
+
+@keras.saving.register_keras_serializable("keras_fwd")
+class JacobianNorm(SensitivityRegularizer):
+    """`‖J‖² = Σ (∂yₒ/∂xᵢ)²` of each example, averaged over the batch.
+
+    Estimated without bias by `‖J u‖²` for random u with `E u uᵀ = I`, on whichever side of the
+    Jacobian has fewer components; new u in every step. With `features`, `Σ wᵢ (∂yₒ/∂xᵢ)²`.
+
+    Args:
+        strength: As in `SensitivityRegularizer`.
+        num_projections: How many random u each example gets, default 1; or `"exact"`: one product
+            for each component of the smaller side.
+        features: Weights, to damp chosen inputs more: a dict from the name of an input, of one of
+            its components (`"name[3]"`, as in a sensitivity report) or its place in the last axis
+            (a whole number) to a number of at least 0, 1 for those not named; or an array of the
+            shape of one example. None (default): all 1.
+        name: As in `SensitivityRegularizer`.
+
+    Raises:
+        ConfigurationError: a bad argument, or a feature that the model does not have.
+
+    Cost: A training step takes about twice as long as without it for one projection.
+
+    References:
+        Hoffman, Roberts and Yaida (2019), Robust Learning with Jacobian Regularization,
+        arXiv:1908.02729 (with a factor of 1/2, which is not here).
+
+    Example:
+
+    >>> linear = keras.layers.Dense(1, kernel_initializer="ones")
+    >>> float(JacobianNorm(0.5, num_projections="exact")(linear, tf.ones([4, 3])))
+    1.5
+    """
+
+    def __init__(self, strength, num_projections=1, features=None, name="jacobian_norm"):
+        super().__init__(strength, name)
+        call = type(self).__name__
+        if isinstance(num_projections, str) and num_projections != "exact":
+            raise ConfigurationError(
+                f'{call}: `num_projections` must be a whole number of at least 1, or "exact". '
+                f"Received: num_projections={num_projections!r}."
+            )
+        if num_projections != "exact":
+            check_count(call, "num_projections", num_projections)
+        self.num_projections = num_projections
+        self.features = by_feature.checked(call, features)
+
+    def penalty(self, batch):
+        """The mean over the examples."""
+        scales = None
+        if self.features is not None:
+            weights = by_feature.weights(batch, self.features)
+            scales = nest.map_live(tf.sqrt, weights)
+        product, space = batch.from_smaller_side(scales)
+        if self.num_projections != "exact":
+            squares = [
+                squared_norms(product(batch.random(space, batch.seed(k))))
+                for k in range(self.num_projections)
+            ]
+            return tf.reduce_mean(squares)
+        width = norms.example_size(space)
+        if width is None:
+            raise StructureError(
+                f'{batch.call}: num_projections="exact" needs inputs or outputs of a known shape. '
+                f"Received: inputs {nest.describe(batch.inside)}, outputs "
+                f"{nest.describe(batch.outside)}. Use a number of projections."
+            )
+        signs = batch.signs(space, batch.seed(0))
+        squares = each(
+            lambda index: squared_norms(product(batch.basis(space, index, signs))),
+            tf.range(width),
+        )
+        return tf.reduce_mean(tf.reduce_sum(squares, axis=0))
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_projections": self.num_projections,
+            "features": by_feature.config(self.features),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`."""
+        if "features" in config:
+            config = {**config, "features": by_feature.from_config(config["features"])}
+        return super().from_config(config)
