@@ -54,10 +54,10 @@ def build():
 
 PENALTIES = {
     "plain": None,
-    "JacobianNorm": regularizers.JacobianNorm(0.03),
+    "JacobianNorm": regularizers.JacobianNorm(0.01),
     "SpectralJacobian": regularizers.SpectralJacobian(0.1),
     "InputGradient": regularizers.InputGradient(0.3),
-    "Curvature": regularizers.Curvature(1.0, step=1.0),
+    "Curvature": regularizers.Curvature(0.3, step=1.0),
     "LocalLinearity": regularizers.LocalLinearity(3.0, epsilon=EPSILON),
 }
 

@@ -71,4 +71,6 @@ rich.console.Console().print(table)
 
 # %% What the example claims
 for name in list(TRAININGS)[1:]:
-    assert (found[name] > found["plain"] + 1).all(), f"the tangents of {name} do not help"
+    as_they_are, by_a_pixel = found[name] - found["plain"]
+    assert by_a_pixel > 4, f"the tangents of {name} do not help when digits move"
+    assert as_they_are > -1, f"the tangents of {name} cost accuracy on digits as they are"

@@ -62,8 +62,8 @@ size = float(np.sqrt(np.mean(forces_test**2)))
 learned = energy_net.predict(x_test, verbose=0)
 shifted = learned - np.mean(learned - energy_test)
 energy_error = float(np.sqrt(np.mean((shifted - energy_test) ** 2)))
-print(f"error of the forces: {error:.4f}, of {size:.2f}")
-print(f"error of the energy: {energy_error:.4f}, of {float(np.std(energy_test)):.2f}")
+print(f"error of the forces: {error:.1e}, of {size:.2f}")
+print(f"error of the energy: {energy_error:.1e}, of {float(np.std(energy_test)):.2f}")
 
 # %% What the example claims
 assert error < 0.02 * size, "the forces are not learned"
