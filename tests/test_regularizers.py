@@ -70,8 +70,7 @@ NETS = {
             L.Conv2D(2, 3, activation="tanh"),
         ),
         (3, 2, 2, 2),
-        xla=False,  # TensorFlow compiles bilinear resizing in float32 alone …
-        step=1e-2,  # … and rounds to float32 whatever it is given
+        step=1e-2,  # TensorFlow resizes in float32, whatever it is given
         tolerance=1e-4,
     ),
 }

@@ -150,7 +150,7 @@ class PenaltyMean(keras.metrics.Mean):
 
     def result(self):
         """The mean so far."""
-        mean = super().result()
+        mean = tf.convert_to_tensor(super().result())
         return tf.where(tf.equal(self.count.value, 0), tf.cast(float("nan"), mean.dtype), mean)
 
 
