@@ -84,8 +84,9 @@ def peer(python, strength, seed, epochs):
     given.parent.mkdir(exist_ok=True)
     (x, y), (x_test, y_test) = data()
     np.savez(given, x=x, y=y, x_test=x_test, y_test=y_test)
-    arguments = [python, str(script), str(given), str(strength), str(seed), str(epochs)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    # -P: the package is called `jacobian`, as a file beside the script is.
+    arguments = [python, "-P", str(script), str(given), str(strength), str(seed), str(epochs)]
+    done = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
