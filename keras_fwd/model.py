@@ -219,19 +219,11 @@ def example_losses(model, outputs, targets, sample_weight=None):
         sample_weight: As in `fit`.
 
     Returns:
-        `(values, losses)`: a tensor `[batch]`, and the Keras loss (or None) of each leaf.
-
-    Raises:
-        ConfigurationError: no loss, or several of one output.
+        A tensor `[batch]`.
     """
-    leaves, found = nest.flatten(outputs), _entries(model, outputs)
-    if not any(found) or any(len(entries) > 1 for entries in found):
-        raise ConfigurationError(
-            "A penalty on the loss needs a model that is compiled with one `loss` for each output "
-            f"that has any. Received: loss={model.loss!r}."
-        )
+    leaves = nest.flatten(outputs)
     total = []
-    for place, entries in enumerate(found):
+    for place, entries in enumerate(_entries(model, outputs)):
         for entry in entries:
             y, w = (
                 _part(tensors, entry.path, place, len(leaves))
@@ -239,7 +231,22 @@ def example_losses(model, outputs, targets, sample_weight=None):
             )
             values = _unreduced(entry.loss, y, leaves[place], w)
             total.append(values if entry.loss_weights is None else entry.loss_weights * values)
-    return tf.add_n(total), [entries[0].loss if entries else None for entries in found]
+    return tf.add_n(total)
+
+
+def leaf_losses(model, outputs):
+    """The Keras loss of each leaf of the outputs, or None, for `example_losses`.
+
+    Raises:
+        ConfigurationError: no loss, or several of one output.
+    """
+    found = _entries(model, outputs)
+    if not any(found) or any(len(entries) > 1 for entries in found):
+        raise ConfigurationError(
+            "A penalty on the loss needs a model that is compiled with one `loss` for each output "
+            f"that has any. Received: loss={model.loss!r}."
+        )
+    return [entries[0].loss if entries else None for entries in found]
 
 
 def _part(tensors, path, place, count):

@@ -53,6 +53,12 @@ def live(nest):
     return [leaf for leaf in flatten(nest) if leaf is not None]
 
 
+def fill(space, leaves):
+    """The vector of a space with these live leaves: inverse of `live`."""
+    leaves = iter(leaves)
+    return map_live(lambda _: next(leaves), space)
+
+
 def map_live(function, *nests):
     """Apply `function` to matching leaves; `None` stays `None`."""
     return tf.nest.map_structure(
@@ -73,6 +79,11 @@ def scale(factor, x):
 def add_scaled(x, factor, y):
     """x + factor · y."""
     return map_live(lambda a, b: a + _cast(factor, a.dtype) * b, x, y)
+
+
+def moved(point, shift):
+    """A nest of tensors moved by a vector: leaves without a tangent stay, others may broadcast."""
+    return tf.nest.map_structure(lambda x, s: x if s is None else x + s, point, shift)
 
 
 def _cast(factor, dtype):
@@ -163,11 +174,8 @@ def unravel(vector, spec_):
         leaf.shape if leaf.shape.is_fully_defined() else tf.shape(leaf) for leaf in live(spec_)
     ]
     pieces = tf.split(vector, [_count(shape) for shape in shapes])
-    pieces = iter(
-        tf.cast(tf.reshape(piece, shape), leaf.dtype)
-        for piece, shape, leaf in zip(pieces, shapes, live(spec_), strict=True)
-    )
-    return map_live(lambda _: next(pieces), spec_)
+    triples = zip(pieces, shapes, live(spec_), strict=True)
+    return fill(spec_, [tf.cast(tf.reshape(p, shape), leaf.dtype) for p, shape, leaf in triples])
 
 
 def _count(shape):

@@ -62,7 +62,7 @@ def directional_derivatives(fn, primals, direction, order):
 
     def derivatives(function, sources, direction):
         def line(t):
-            return function(_moved(sources, nest.scale(t, direction)))
+            return function(nest.moved(sources, nest.scale(t, direction)))
 
         return _along(call, line, dtype, order)
 
@@ -122,7 +122,7 @@ def laplacian(fn, primals, chunk_size=None):
 
             def shifted(t):
                 shift = tf.linalg.matvec(basis, t, transpose_a=True)
-                return function(_moved(sources, nest.unravel(shift, shifts)))
+                return function(nest.moved(sources, nest.unravel(shift, shifts)))
 
             return _trace(call, shifted, tf.zeros([chunk], dtype))
 
@@ -141,11 +141,6 @@ def check_chunk_size(chunk_size):
             "laplacian: `chunk_size` must be a positive integer or None. "
             f"Received: chunk_size={chunk_size!r}."
         )
-
-
-def _moved(sources, shift):
-    """The sources, moved by a shift that may be shorter than they are in the leading axes."""
-    return tf.nest.map_structure(lambda x, s: x if s is None else x + s, sources, shift)
 
 
 def _shifts(sources):

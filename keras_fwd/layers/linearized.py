@@ -34,10 +34,7 @@ class Linearized(DerivativeLayer):
 
     def build(self, input_shape):
         """Build the layer."""
-        if not self.layer.built:
-            self.layer.build(input_shape[0])
-            self.layer.built = True
-        self.built = True
+        super().build(input_shape[0])
 
     def call(self, inputs, training=None, mask=None):
         """The outputs of the layer and their tangents."""

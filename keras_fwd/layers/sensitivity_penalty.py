@@ -50,6 +50,8 @@ class SensitivityPenalty(DerivativeLayer):
     ['jacobian_norm', 'loss']
     """
 
+    _takes_losses = False
+
     def __init__(self, layer, regularizer, seed=0, **kwargs):
         # Derivatives are by the inputs as they come; the layer casts them to its own precision.
         super().__init__(layer, autocast=False, **kwargs)
@@ -71,8 +73,6 @@ class SensitivityPenalty(DerivativeLayer):
         self.pending: Any = None  # the batch whose loss is still to come, of a penalty on it
         self._memory = {}
         self._step: Any = None
-
-    _takes_losses = False
 
     def build(self, input_shape):
         """Build the layer, and what the penalty carries from step to step."""
@@ -139,10 +139,9 @@ class SensitivityPenalty(DerivativeLayer):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """The inverse of `get_config`."""
-        config = dict(config)
-        for name in ("layer", "regularizer"):
-            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
-        return cls(**config)
+        regularizer = config["regularizer"]
+        regularizer = keras.saving.deserialize_keras_object(regularizer, custom_objects)
+        return super().from_config({**config, "regularizer": regularizer}, custom_objects)
 
 
 class PenaltyMean(keras.metrics.Mean):

@@ -77,6 +77,7 @@ class SensitivityRegularizer(keras.regularizers.Regularizer):
         call = type(self).__name__
         batch = measure(call, model, inputs, training, seed, self.of_the_loss)
         if self.of_the_loss:
+            batch.resolve_losses(model, targets)
             batch.take_loss(model, targets)
         value = self.penalty(batch)
         return tf.cast(self.factor(0), value.dtype) * value
@@ -116,14 +117,4 @@ def check_number(call, argument, value, least=0.0, above=False):
         bound = f"above {least:g}" if above else f"of at least {least:g}"
         raise ConfigurationError(
             f"{call}: `{argument}` must be a finite number {bound}. Received: {argument}={value!r}."
-        )
-
-
-def check_count(call, argument, value):
-    """Raise `ConfigurationError` unless `value` is a whole number of at least 1."""
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ConfigurationError(
-            f"{call}: `{argument}` must be a whole number of at least 1. "
-            f"Received: {argument}={value!r}."
         )

@@ -84,10 +84,6 @@ class Batch:
         """That in which norms are taken: at least float32."""
         return nest.accumulator_dtype(self.inside)
 
-    def moved(self, shift):
-        """The inputs, moved by a vector."""
-        return tf.nest.map_structure(lambda x, s: x if s is None else x + s, self.inputs, shift)
-
     def seed(self, number):
         """A pair of integers for stateless random numbers; another for each number."""
         return tf.stack([tf.cast(self._seed, tf.int32), tf.cast(number, tf.int32)])
@@ -138,6 +134,7 @@ class LossBatch(Batch):
         self.gradient: Any = None
         self.losses: Any = None
         self._losses_of: Any = None
+        self._model: Any = None
         _, self._pull = self._pullback(self.replay.run)
         self.outputs = self.replay.outputs
         self.inside = nest.map_live(
@@ -158,20 +155,24 @@ class LossBatch(Batch):
         _, pull = double_gradient.pullback(function, inputs, call=self.call)
         return made[-1], pull
 
+    def resolve_losses(self, model, targets):
+        """Resolve what `compile` was given, as `fit` does in its first step; nothing is updated."""
+        with bridge.Recorder([], []):
+            keras.Model.compute_loss(model, self.inputs, targets, self.outputs)
+
     def take_loss(self, model, targets, sample_weight=None):
-        """Take the losses that a model was compiled with."""
-        with bridge.Recorder([], []):  # resolves what `compile` was given, and updates nothing
-            keras.Model.compute_loss(model, self.inputs, targets, self.outputs, sample_weight)
+        """Take the losses that a model was compiled with, and that are resolved."""
 
         def losses_of(outputs):
             return bridge.example_losses(model, outputs, targets, sample_weight)
 
+        self._model = model
         self._losses_of = losses_of
         self.losses, self.gradient = self._gradient(self.outputs, self._pull)
 
     def losses_at(self, inputs):
         """The loss of each example at other inputs, with the same random numbers."""
-        return self._losses_of(self.replay.again(inputs))[0]
+        return self._losses_of(self.replay.again(inputs))
 
     def gradient_at(self, inputs):
         """The derivative of each example's loss at other inputs, with the same random numbers."""
@@ -183,21 +184,20 @@ class LossBatch(Batch):
         Cross-entropies are differentiated by the logits, as Keras does: by the probabilities, what
         is clipped there would have no derivative.
         """
-        values, kinds = self._losses_of(outputs)
-        leaves = nest.flatten(outputs)
+        leaves, kinds = nest.flatten(outputs), bridge.leaf_losses(self._model, outputs)
         pairs = zip(kinds, leaves, strict=True)
         live = [kind is not None and nest.is_differentiable(y.dtype) for kind, y in pairs]
         starts = [bridge.curvature_leaf(*pair) for pair in zip(leaves, kinds, strict=True)]
 
-        def total(moving):
+        def losses_of(moving):
             moving = iter(moving)
             now = [next(moving) if on else start for on, start in zip(live, starts, strict=True)]
             made = [bridge.model_output(*t) for t in zip(now, leaves, kinds, strict=True)]
-            return tf.reduce_sum(self._losses_of(nest.pack(outputs, made))[0])
+            return self._losses_of(nest.pack(outputs, made))
 
         moving = [start for on, start in zip(live, starts, strict=True) if on]
-        _, slope = double_gradient.pullback(total, moving, call=self.call)
-        slopes = iter(slope(tf.ones([], values.dtype)))
+        values, slope = double_gradient.pullback(losses_of, moving, call=self.call)
+        slopes = iter(slope(tf.ones_like(values)))
         by_outputs, by_logits = [], []
         for on, start, leaf in zip(live, starts, leaves, strict=True):
             cotangent = next(slopes) if on else None

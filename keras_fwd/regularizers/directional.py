@@ -36,8 +36,7 @@ class Directional(SensitivityRegularizer):
         StructureError: directions of another shape than the inputs, or tangents of images for
             inputs that are none.
 
-    Cost: A training step takes about one and a half times as long, and half more for each
-        further direction.
+    Cost: A product with the Jacobian for each direction, and its derivative.
 
     References:
         Simard, Victorri, LeCun and Denker (1992), Tangent Prop, NIPS 4.
@@ -89,13 +88,7 @@ def _checked(part):
                 f"{', '.join(map(repr, tangents.TANGENTS))}. Received: directions={part!r}."
             )
         return part
-    structure = (dict, tuple)
-    arrays = part
-    if not isinstance(part, structure):
-        arrays = _array(part)
-    else:
-        arrays = tf.nest.map_structure(_array, part)
-    return arrays
+    return tf.nest.map_structure(_array, part) if isinstance(part, (dict, tuple)) else _array(part)
 
 
 def _array(values):

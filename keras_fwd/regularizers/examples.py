@@ -38,12 +38,7 @@ def dots(x, y):
 
 def scale_examples(factors, vector):
     """Each example's part of a vector, times the example's factor; `factors` is `[batch]`."""
-
-    def scaled(leaf):
-        shape = tf.concat([tf.shape(factors), tf.ones([tf.rank(leaf) - 1], tf.int32)], axis=0)
-        return tf.cast(tf.reshape(factors, shape), leaf.dtype) * leaf
-
-    return nest.map_live(scaled, vector)
+    return nest.map_live(lambda leaf: _beside(factors, leaf) * leaf, vector)
 
 
 def steepest(vector):
@@ -57,11 +52,16 @@ def steepest(vector):
     noise = 1e3 * np.finfo(dtype.as_numpy_dtype).eps * tf.reduce_max(rows, axis=1)
 
     def sign(leaf):
-        shape = tf.concat([tf.shape(noise), tf.ones([tf.rank(leaf) - 1], tf.int32)], axis=0)
-        counts = tf.abs(leaf) > tf.cast(tf.reshape(noise, shape), leaf.dtype)
+        counts = tf.abs(leaf) > _beside(noise, leaf)
         return tf.stop_gradient(tf.where(counts, tf.sign(leaf), 0))
 
     return nest.map_live(sign, vector)
+
+
+def _beside(numbers, leaf):
+    """One number for each example, in the rank and dtype of a leaf."""
+    shape = tf.concat([tf.shape(numbers), tf.ones([tf.rank(leaf) - 1], tf.int32)], axis=0)
+    return tf.cast(tf.reshape(numbers, shape), leaf.dtype)
 
 
 def root(squares):

@@ -82,8 +82,7 @@ class GradientPenalty(SensitivityRegularizer):
             epsilon,
             tf.nest.map_structure(lambda x, y, on: None if on is None else y - x, a, b, live),
         )
-        between = tf.nest.map_structure(lambda x, s: x if s is None else x + s, a, shift)
-        outputs, pull = double_gradient.pullback(function, between, call=call)
+        outputs, pull = double_gradient.pullback(function, nest.moved(a, shift), call=call)
         if norms.example_size(outputs) != 1:
             raise StructureError(
                 f"{call}: the critic must have one output for each example. Received: outputs "

@@ -18,7 +18,7 @@ class InputGradient(SensitivityRegularizer):
     Raises:
         ConfigurationError: a bad argument; a model without a loss.
 
-    Cost: A training step takes about twice as long.
+    Cost: A gradient by the inputs, and its derivative.
 
     References:
         Drucker and LeCun (1992), Improving generalization performance using double

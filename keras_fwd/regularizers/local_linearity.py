@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
-from keras_fwd.regularizers.base import SensitivityRegularizer, check_count, check_number
+from keras_fwd.regularizers.base import SensitivityRegularizer, check_number
 from keras_fwd.regularizers.examples import dots, steepest
+from keras_fwd.sensitivity.batches import check_count
 
 
 @keras.saving.register_keras_serializable("keras_fwd")
@@ -25,7 +26,8 @@ class LocalLinearity(SensitivityRegularizer):
     Raises:
         ConfigurationError: a bad argument; a model without a loss.
 
-    Cost: A gradient for each step besides about twice a training step.
+    Cost: A forward pass and a gradient for each step; then a gradient by the inputs and a forward
+        pass at the point found, and their derivatives.
 
     References:
         Qin et al. (2019), Adversarial Robustness through Local Linearization, arXiv:1907.02610.
@@ -58,7 +60,7 @@ class LocalLinearity(SensitivityRegularizer):
 
         def deviation(shift):
             linear = batch.losses + dots(shift, batch.gradient)
-            return tf.abs(batch.losses_at(batch.moved(shift)) - linear)
+            return tf.abs(batch.losses_at(nest.moved(batch.inputs, shift)) - linear)
 
         def clipped(delta):
             return nest.map_live(lambda d: tf.clip_by_value(d, -self.epsilon, self.epsilon), delta)
@@ -68,20 +70,15 @@ class LocalLinearity(SensitivityRegularizer):
         for _ in range(self.num_steps):
             live = nest.map_live(tf.stop_gradient, delta)
             _, slope = double_gradient.vjp(
-                lambda leaves: deviation(nest.pack(batch.inside, self._filled(batch, leaves))),
+                lambda leaves: deviation(nest.fill(batch.inside, leaves)),
                 nest.live(live),
                 tf.ones_like(batch.losses),
             )
-            slope = nest.pack(batch.inside, self._filled(batch, slope))
+            slope = nest.fill(batch.inside, slope)
             delta = clipped(nest.add_scaled(live, self.epsilon, steepest(slope)))
         delta = nest.map_live(tf.stop_gradient, delta)
         slope = tf.abs(dots(delta, batch.gradient))
         return tf.reduce_mean(deviation(delta) + self.gradient_weight * slope)
-
-    @staticmethod
-    def _filled(batch, leaves):
-        leaves = iter(leaves)
-        return [None if x is None else next(leaves) for x in nest.flatten(batch.inside)]
 
     def get_config(self):
         """The constructor's arguments."""

@@ -4,9 +4,10 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import nest
-from keras_fwd.regularizers.base import SensitivityRegularizer, check_count, check_number
+from keras_fwd.regularizers.base import SensitivityRegularizer, check_number
 from keras_fwd.regularizers.examples import dots, root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
+from keras_fwd.sensitivity.batches import check_count
 
 SMALL = 1e-6  # beside slopes of the order of 1
 
@@ -44,7 +45,7 @@ class SpectralRegularizer(SensitivityRegularizer):
         J = batch.jacobian
 
         def step(i, *leaves):
-            v = _filled(batch.inside, leaves)
+            v = nest.fill(batch.inside, leaves)
             image = J(v)
             sigma = root(squared_norms(image))
             # Above 0, so that an example whose φ is flat keeps its direction.
@@ -58,7 +59,7 @@ class SpectralRegularizer(SensitivityRegularizer):
             (tf.constant(0), *nest.live(_unit(self._start(batch)))),
             maximum_iterations=self.num_iterations,
         )
-        v = _filled(batch.inside, [tf.stop_gradient(leaf) for leaf in leaves])
+        v = nest.fill(batch.inside, [tf.stop_gradient(leaf) for leaf in leaves])
         self._keep(batch, v)
         # Σ φ'(σ) u·(J v) with u = J v / σ has the derivative of Σ φ(σ). As Σ (Jᵀ φ' u)·v it needs
         # Jᵀ alone, which is cheaper to differentiate, and which XLA compiles for loops as well.
@@ -93,12 +94,6 @@ class SpectralRegularizer(SensitivityRegularizer):
     def get_config(self):
         """The constructor's arguments."""
         return {**super().get_config(), "num_iterations": self.num_iterations}
-
-
-def _filled(space, leaves):
-    """A vector of a space from its live leaves."""
-    leaves = iter(leaves)
-    return nest.map_live(lambda _: next(leaves), space)
 
 
 def _unit(vector, like=None):

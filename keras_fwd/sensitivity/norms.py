@@ -195,7 +195,7 @@ def split(matrix, space):
 
 
 def join(vector, dtype):
-    """Inverse of `_split`."""
+    """A vector of a space as `[batch, size]`: inverse of `split`."""
     rows = [tf.reshape(leaf, [tf.shape(leaf)[0], -1]) for leaf in nest.live(vector)]
     return tf.concat([tf.cast(row, dtype) for row in rows], axis=1)
 
