@@ -114,7 +114,7 @@ class RegularizedModel(keras.Model):
         """The outputs of the model."""
         if self._evaluating and not training:
             return self.penalty.penalized(inputs, training, mask, learning=False)
-        return self.penalty(inputs, training=training)
+        return self.penalty(inputs, training=training, mask=mask)
 
     def compute_output_shape(self, input_shape):
         """That of the model."""
