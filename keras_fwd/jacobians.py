@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_fwd import double_gradient, functional, nest
+from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.vectorized import map_basis
 from keras_fwd.weight_rows import WeightRows
@@ -71,11 +72,7 @@ def check_options(mode, chunk_size):
         raise ConfigurationError(
             f'jacobian: `mode` must be "auto", "forward" or "reverse". Received: mode={mode!r}.'
         )
-    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
-        raise ConfigurationError(
-            "jacobian: `chunk_size` must be a positive integer, or None for as many products at "
-            f"once as fit into the memory budget. Received: chunk_size={chunk_size!r}."
-        )
+    check_count("jacobian", "chunk_size", chunk_size, none="as many as the memory budget allows")
 
 
 def _per_example_by_inputs(J, primals, outputs, mode, chunk_size):

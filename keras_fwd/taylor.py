@@ -9,8 +9,9 @@ belongs to the dummy alone: what remains runs forward, through all orders at onc
 import tensorflow as tf
 
 from keras_fwd import functional, nest
+from keras_fwd.checks import check_count
 from keras_fwd.double_gradient import pullback
-from keras_fwd.errors import ConfigurationError, StructureError
+from keras_fwd.errors import StructureError
 
 
 @functional.public
@@ -32,7 +33,7 @@ def directional_derivatives(fn, primals, direction, order):
         integer outputs.
 
     Raises:
-        ConfigurationError: `order` is not a non-negative integer, or `fn` is not callable.
+        ConfigurationError: `order` is not a whole number of at least 0, or `fn` is not callable.
         StructureError: As `jvp`; the outputs do not depend on the primals.
         LeakError: TensorFlow would get a derivative wrong.
 
@@ -51,10 +52,7 @@ def directional_derivatives(fn, primals, direction, order):
     [8.0, 12.0, 12.0, 6.0, 0.0]
     """
     call = "directional_derivatives"
-    if isinstance(order, bool) or not isinstance(order, int) or order < 0:
-        raise ConfigurationError(
-            f"{call}: `order` must be a non-negative integer. Received: order={order!r}."
-        )
+    check_count(call, "order", order, least=0)
     point = functional.resolve(call, fn, primals, "inputs")
     spec = nest.spec(point.sources)
     direction = nest.match(call, "direction", direction, spec)
@@ -89,7 +87,7 @@ def laplacian(fn, primals, chunk_size=None):
         by weights and inputs.
 
     Raises:
-        ConfigurationError: `chunk_size` is not a positive integer, or `fn` is not callable.
+        ConfigurationError: `chunk_size` is no whole number of at least 1; `fn` is not callable.
         StructureError: an input has no last axis, or one whose size is unknown when a graph is
             traced; the outputs do not depend on the inputs.
         LeakError: TensorFlow would get a derivative wrong.
@@ -136,11 +134,7 @@ _COMPONENTS = 16  # of the Laplacian at once: beyond, tracing takes long and not
 
 def check_chunk_size(chunk_size):
     """Raise `ConfigurationError` for a `chunk_size` of `laplacian` that has no meaning."""
-    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size > 0):
-        raise ConfigurationError(
-            "laplacian: `chunk_size` must be a positive integer or None. "
-            f"Received: chunk_size={chunk_size!r}."
-        )
+    check_count("laplacian", "chunk_size", chunk_size, none=f"{_COMPONENTS} at once")
 
 
 def _shifts(sources):

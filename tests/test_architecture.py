@@ -14,6 +14,7 @@ MAX_LINES = 300
 FLOORS = {
     "ground floor, no Keras": [
         "errors",
+        "checks",
         "nest",
         "vectorized",
         "linear_map",

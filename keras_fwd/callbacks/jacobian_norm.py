@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import batches, norms
 
@@ -73,10 +74,10 @@ class JacobianNormCallback(keras.callbacks.Callback):
         call = type(self).__name__
         _check_words(call, norm, frequency, name)
         self.every: Any = None if frequency == "epoch" else frequency
-        batches.check_count(call, "frequency", self.every, optional=True)
-        batches.check_count(call, "max_examples", max_examples)
-        batches.check_count(call, "num_probes", num_probes)
-        batches.check_count(call, "seed", seed, least=0)
+        check_count(call, "frequency", self.every, none="every epoch")
+        check_count(call, "max_examples", max_examples)
+        check_count(call, "num_probes", num_probes)
+        check_count(call, "seed", seed, least=0)
         self.norm = norm
         self.num_probes = num_probes
         self.name = name

@@ -17,7 +17,7 @@ class Laplacian(DerivativeLayer):
         **kwargs: As of `keras.layers.Layer`.
 
     Raises:
-        ConfigurationError: `chunk_size` is not a positive integer.
+        ConfigurationError: `chunk_size` is not a whole number of at least 1.
         StructureError: no input is a floating-point tensor, or the outputs do not depend on it.
         LeakError: TensorFlow would get a derivative wrong; names the op and the layer.
 

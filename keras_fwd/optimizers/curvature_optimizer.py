@@ -6,13 +6,13 @@ once the step is accepted: until then it is called as a function of its weights.
 """
 
 import functools
-import numbers
 import weakref
 
 import keras
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.model import Recorder, TrainingPass, loss_tracker
 from keras_fwd.optimizers import damping as control
@@ -39,8 +39,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     def __init__(self, learning_rate, damping, max_trials, name):
         super().__init__(learning_rate=learning_rate, name=name)
-        self.initial_damping = _not_negative("damping", damping, type(self).__name__)
-        self.max_trials = _at_least_one("max_trials", max_trials, type(self).__name__)
+        check_number(type(self).__name__, "damping", damping)
+        check_count(type(self).__name__, "max_trials", max_trials)
+        self.initial_damping = float(damping)
+        self.max_trials = int(max_trials)
         scalar = functools.partial(self.add_variable, shape=(), dtype="float32")
         constant = keras.initializers.Constant
         self.damping = scalar(name="damping", initializer=constant(self.initial_damping))
@@ -243,21 +245,3 @@ def _check_model(optimizer, model, batch):
             f"{type(optimizer).__name__}: training on several devices is not supported yet. "
             f"Received: {tf.distribute.get_strategy().num_replicas_in_sync} replicas."
         )
-
-
-def _not_negative(argument, value, owner):
-    if not isinstance(value, numbers.Real) or not 0 <= float(value) < float("inf"):
-        raise ConfigurationError(
-            f"{owner}: `{argument}` must be a finite number of at least 0. "
-            f"Received: {argument}={value!r}."
-        )
-    return float(value)
-
-
-def _at_least_one(argument, value, owner):
-    if not isinstance(value, numbers.Integral) or value < 1:
-        raise ConfigurationError(
-            f"{owner}: `{argument}` must be an integer of at least 1. "
-            f"Received: {argument}={value!r}."
-        )
-    return int(value)

@@ -4,13 +4,10 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, model, nest, solvers
+from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import diagonal, rowwise
-from keras_fwd.optimizers.curvature_optimizer import (
-    CurvatureOptimizer,
-    _at_least_one,
-    _not_negative,
-)
+from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
@@ -97,10 +94,10 @@ class GaussNewton(CurvatureOptimizer):
                 f"Received: solver={solver!r}."
             )
         self.solver = solver
-        self.max_solver_iterations = _at_least_one(
-            "max_solver_iterations", max_solver_iterations, "GaussNewton"
-        )
-        self.solver_tolerance = _not_negative("solver_tolerance", solver_tolerance, "GaussNewton")
+        check_count("GaussNewton", "max_solver_iterations", max_solver_iterations)
+        check_number("GaussNewton", "solver_tolerance", solver_tolerance)
+        self.max_solver_iterations = int(max_solver_iterations)
+        self.solver_tolerance = float(solver_tolerance)
 
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""

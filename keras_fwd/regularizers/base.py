@@ -1,11 +1,9 @@
 """`SensitivityRegularizer`: what all penalties on derivatives by the inputs share."""
 
-import math
-import numbers
-
 import keras
 import tensorflow as tf
 
+from keras_fwd.checks import check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.regularizers.batch import measure
 
@@ -108,13 +106,3 @@ def checked_strength(call, strength):
     number = float(strength) if variable and not tuple(strength.shape) else strength
     check_number(call, "strength", number)
     return strength if variable else float(strength)
-
-
-def check_number(call, argument, value, least=0.0, above=False):
-    """Raise `ConfigurationError` unless `value` is a finite number of at least (above) `least`."""
-    good = isinstance(value, numbers.Real) and math.isfinite(value) and float(value) >= least
-    if not good or (above and value == least):
-        bound = f"above {least:g}" if above else f"of at least {least:g}"
-        raise ConfigurationError(
-            f"{call}: `{argument}` must be a finite number {bound}. Received: {argument}={value!r}."
-        )

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import nest
-from keras_fwd.regularizers.base import SensitivityRegularizer, check_number
+from keras_fwd.checks import check_number
+from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms, steepest
 
 

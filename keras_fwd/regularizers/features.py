@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.checks import check_number
 from keras_fwd.errors import ConfigurationError, StructureError
-from keras_fwd.regularizers.base import check_number
 from keras_fwd.sensitivity import columns
 
 

@@ -4,8 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
+from keras_fwd.checks import check_number
 from keras_fwd.errors import StructureError
-from keras_fwd.regularizers.base import SensitivityRegularizer, check_number
+from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Replay
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms

@@ -4,12 +4,12 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import features as by_feature
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.examples import each, squared_norms
 from keras_fwd.sensitivity import norms
-from keras_fwd.sensitivity.batches import check_count
 
 
 @keras.saving.register_keras_serializable("keras_fwd")

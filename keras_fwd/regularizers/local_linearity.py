@@ -4,9 +4,9 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
-from keras_fwd.regularizers.base import SensitivityRegularizer, check_number
+from keras_fwd.checks import check_count, check_number
+from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.examples import dots, steepest
-from keras_fwd.sensitivity.batches import check_count
 
 
 @keras.saving.register_keras_serializable("keras_fwd")

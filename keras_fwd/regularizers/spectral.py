@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import nest
-from keras_fwd.regularizers.base import SensitivityRegularizer, check_number
+from keras_fwd.checks import check_count, check_number
+from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.examples import dots, root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
-from keras_fwd.sensitivity.batches import check_count
 
 SMALL = 1e-6  # beside slopes of the order of 1
 

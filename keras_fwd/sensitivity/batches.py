@@ -19,23 +19,6 @@ ACCEPTED = (
 )
 
 
-def check_count(call, argument, value, least=1, optional=False):
-    """Check that an argument is a whole number (or None, where that is allowed).
-
-    Raises:
-        ConfigurationError: It is not, or lies below `least`.
-    """
-    if value is None and optional:
-        return
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not (whole and int(value) >= least):
-        none = ", or None for all" if optional else ""
-        raise ConfigurationError(
-            f"{call}: `{argument}` must be a whole number of at least {least}{none}. "
-            f"Received: {argument}={value!r}."
-        )
-
-
 def raw_batches(call, data, batch_size, max_examples=None):
     """The inputs in `data`, batch by batch, as they stand there.
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_fwd import nest
+from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.sensitivity import batches, columns, measures, presentation
 
@@ -181,8 +182,8 @@ def _check(call, model, max_examples, batch_size):
             f"{call}: `model` must be built and trained: call it on a batch, or give it a "
             f"keras.Input. Received: {model!r}."
         )
-    batches.check_count(call, "max_examples", max_examples, optional=True)
-    batches.check_count(call, "batch_size", batch_size)
+    check_count(call, "max_examples", max_examples, none="all")
+    check_count(call, "batch_size", batch_size)
 
 
 def _check_shapes(call, x, before):

@@ -1,0 +1,37 @@
+"""Checks of numbers that users hand over."""
+
+import math
+import numbers
+
+from keras_fwd.errors import ConfigurationError
+
+
+def check_number(call, argument, value, least=0.0, above=False):
+    """Raise `ConfigurationError` unless `value` is a finite number of at least (above) `least`."""
+    good = isinstance(value, numbers.Real) and math.isfinite(value) and float(value) >= least
+    if not good or (above and value == least):
+        bound = f"above {least:g}" if above else f"of at least {least:g}"
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be a finite number {bound}. Received: {argument}={value!r}."
+        )
+
+
+def check_count(call, argument, value, least=1, none=None):
+    """Raise `ConfigurationError` unless `value` is a whole number of at least `least`.
+
+    Args:
+        call: Name of the public call.
+        argument: Name of its argument.
+        value: What was given.
+        least: The smallest number allowed.
+        none: What None means, where it is allowed.
+    """
+    if value is None and none is not None:
+        return
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or int(value) < least:
+        otherwise = f", or None for {none}" if none else ""
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be a whole number of at least {least}{otherwise}. "
+            f"Received: {argument}={value!r}."
+        )
