@@ -16,7 +16,7 @@ def check_number(call, argument, value, least=0.0, above=False):
         )
 
 
-def check_count(call, argument, value, least=1, none=None):
+def check_count(call, argument, value, least=1, none=None, most=None):
     """Raise `ConfigurationError` unless `value` is a whole number of at least `least`.
 
     Args:
@@ -25,12 +25,14 @@ def check_count(call, argument, value, least=1, none=None):
         value: What was given.
         least: The smallest number allowed.
         none: What None means, where it is allowed.
+        most: The largest number allowed, or None.
     """
     if value is None and none is not None:
         return
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not whole or int(value) < least:
-        otherwise = f", or None for {none}" if none else ""
+    if not whole or int(value) < least or (most is not None and int(value) > most):
+        otherwise = "" if most is None else f" and at most {most}"
+        otherwise += f", or None for {none}" if none else ""
         raise ConfigurationError(
             f"{call}: `{argument}` must be a whole number of at least {least}{otherwise}. "
             f"Received: {argument}={value!r}."

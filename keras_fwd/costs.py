@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
+from keras_fwd import double_gradient, functional, nest, nested_layers
 from keras_fwd.errors import StructureError
 
 ROUNDS = 7
@@ -20,8 +20,7 @@ def run_once(fn, function, primals):
         StructureError: the data do not fit.
     """
     calls = []
-    layers = fn._flatten_layers(include_self=False) if isinstance(fn, keras.Layer) else []
-    paths = {id(layer): layer.path or layer.name for layer in layers}
+    paths = {id(layer): layer.path or layer.name for layer in nested_layers.inside(fn)}
     own = keras.Layer.__call__
 
     def recording(self, *args, **kwargs):

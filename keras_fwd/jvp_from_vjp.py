@@ -5,9 +5,9 @@ import functools
 import tensorflow as tf
 
 from keras_fwd import functional, nest, passes
-from keras_fwd.errors import LeakError, StructureError
+from keras_fwd.errors import StructureError
 from keras_fwd.leaks import closure
-from keras_fwd.leaks.transposes import local
+from keras_fwd.leaks.transposes import local, refused
 from keras_fwd.vectorized import map_basis
 
 
@@ -120,18 +120,11 @@ class _Call:
 
             return function(vectors, primals), gradient
 
-        @tf.custom_gradient
-        def zero(*sources):
-            def gradient(dy):
-                raise LeakError(
-                    f"{self.name}: the function has a first derivative only. Received: a "
-                    "derivative of its derivative. Give it a rule that can be differentiated with "
-                    "keras_fwd.custom_jvp."
-                )
-
-            return tf.zeros([]), gradient
-
-        nothing = zero(*_sources(primals))
+        nothing = refused(
+            f"{self.name}: the function has a first derivative only. Received: a derivative of its "
+            "derivative. Give it a rule that can be differentiated with keras_fwd.custom_jvp.",
+            _sources(primals),
+        )
         return [y + tf.cast(nothing, y.dtype) for y in linear(*local(vectors))]
 
     def _pull(self, cotangents, primals):

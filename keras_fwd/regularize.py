@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_fwd import nested_layers
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.layers.sensitivity_penalty import SensitivityPenalty
 
@@ -17,14 +18,16 @@ def regularize(model, regularizer, seed=0):
     Args:
         model: A Keras model; compiled or not, the result is to be compiled.
         regularizer: From `keras_fwd.regularizers`.
-        seed: Whole number; what the penalty draws at random depends on it and on the step alone.
+        seed: Whole number from 0 to 2³² − 1; what the penalty draws at random depends on it and
+            on the step alone.
 
     Returns:
         A `keras.Model`. Its `model` is the one given.
 
     Raises:
         ConfigurationError: `model` is no Keras model, or has a `train_step` or `compute_loss` of
-            its own, which could not be kept: put a `SensitivityPenalty` inside it instead.
+            its own, which could not be kept: put a `SensitivityPenalty` inside it instead. In the
+            first step: a model with a penalty on the loss is inside another model.
         StructureError: in the first step: no input is a floating-point tensor.
         LeakError: when the first step is traced: TensorFlow would get a derivative wrong.
 
@@ -167,6 +170,16 @@ class LossRegularizedModel(RegularizedModel):
     """What `regularize` returns for a penalty on the loss."""
 
     _penalty_layer = LossPenalty
+
+    def call(self, inputs, training=None, mask=None):
+        """The outputs of the model."""
+        if training and not nested_layers.is_outermost(self):
+            raise ConfigurationError(
+                f"regularize: a model with {type(self.regularizer).__name__}, a penalty on the "
+                "loss, must be the outermost one: within another model it never sees the loss. "
+                f"Received: {self.name!r} inside of another layer. Regularize the model around it."
+            )
+        return super().call(inputs, training, mask)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """As of `keras.Model`, with the penalty."""

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import costs, functional, nest
+from keras_fwd import costs, functional, nest, nested_layers
 from keras_fwd.errors import ConfigurationError, LeakError
 from keras_fwd.layers.sealed import Sealed, SealedModel
 from keras_fwd.leaks import registry, search, verification
@@ -92,8 +92,8 @@ _ADVICE = {
 
 def _label(fn):
     """From the scopes around an op to the path of its layer; as they are, if there is none."""
-    layers = fn._flatten_layers() if isinstance(fn, keras.Layer) else []
-    names = {layer.name for layer in layers}
+    own = [fn] if isinstance(fn, keras.Layer) else []
+    names = {layer.name for layer in [*own, *nested_layers.inside(fn)]}
 
     def label(scopes):
         parts = [s if s in names else re.sub(r"_\d+$", "", s) for s in scopes.split("/")]

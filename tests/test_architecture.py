@@ -67,6 +67,7 @@ FLOORS = {
         "least_squares",
     ],
     "the bridge to Keras": [
+        "nested_layers",
         "model",
         "curvature",
     ],

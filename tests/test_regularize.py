@@ -353,6 +353,9 @@ def test_arguments_are_checked():
         "does not see: use `keras_fwd.regularize": lambda: SensitivityPenalty(
             L.Dense(1), R.InputGradient(1.0)
         ),
+        "`seed` must be a whole number of at least 0 and at most 4294967295": lambda: regularize(
+            net(), R.JacobianNorm(1.0), seed=2**32
+        ),
         "not on weights": lambda: R.JacobianNorm(1.0)(tf.ones([2, 2])),
     }
     for message, call in cases.items():
@@ -386,6 +389,43 @@ def test_what_does_not_fit_the_model_is_refused_before_training():
         first_step(net(), R.JacobianNorm(0.1, features=[1.0, 2.0]))
     with pytest.raises(StructureError, match="must have one output for each example"):
         first_step(net(outputs=2), R.GradientPenalty(0.1), y=np.ones([16, 2]))
+
+
+def test_a_penalty_on_the_loss_is_the_outermost():
+    part = regularize(net(), R.InputGradient(0.1))
+    model = keras.Sequential([keras.Input([3]), part])
+    model.compile("adam", "mse")
+    with pytest.raises(ConfigurationError, match="must be the outermost one"):
+        model.fit(*data(), verbose=0)
+    model.evaluate(*data(), verbose=0)  # which has no penalty to lose
+
+
+def test_large_seeds_draw_different_numbers():
+    values = set()
+    for seed in (0, 2**11, 2**32 - 2**12, 2**32 - 1):
+        keras.utils.set_random_seed(1)  # of the weights
+        model = regularize(net(2, mixes=False), R.JacobianNorm(1.0), seed=seed)
+        model.compile("adam", "mse")
+        values.add(model.fit(data()[0], np.ones([16, 2]), verbose=0).history["jacobian_norm"][0])
+    assert len(values) == 4
+
+
+@pytest.mark.parametrize("name", ["SpectralJacobian", "Lipschitz"])
+def test_a_second_derivative_at_fixed_vectors_is_refused(name, float64):
+    layer, x = L.Dense(2, "tanh"), tf.constant(data()[0])
+    layer.build(x.shape)
+    penalty, kernel = PENALTIES[name](), layer.kernel.value
+
+    def second():
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                value = penalty(layer, x)
+            first = inner.gradient(value, kernel)
+        return first, outer.gradient(first, kernel)
+
+    for function in (second, tf.function(second)):
+        with pytest.raises(LeakError, match="has a first derivative only"):
+            function()
 
 
 def test_a_model_of_token_numbers_is_told_where_to_begin():

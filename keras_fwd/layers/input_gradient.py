@@ -50,7 +50,7 @@ class InputGradientLayer(DerivativeLayer):
 
     def call(self, inputs, training=None, mask=None):
         """The outputs and their gradient."""
-        check_floating("InputGradientLayer", inputs, self.layer.name)
+        check_floating("InputGradientLayer", inputs, self.layer)
         outputs, pull = double_gradient.pullback(
             self.function(training, mask), inputs, call="InputGradientLayer"
         )

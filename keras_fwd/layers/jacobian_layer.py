@@ -44,7 +44,7 @@ class JacobianLayer(DerivativeLayer):
 
     def call(self, inputs, training=None, mask=None):
         """The Jacobian."""
-        check_floating("JacobianLayer", inputs, self.layer.name)
+        check_floating("JacobianLayer", inputs, self.layer)
         return jacobians.jacobian(
             self.function(training, mask),
             inputs,

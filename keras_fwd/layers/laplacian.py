@@ -41,7 +41,7 @@ class Laplacian(DerivativeLayer):
 
     def call(self, inputs, training=None, mask=None):
         """The Laplacian."""
-        check_floating("Laplacian", inputs, self.layer.name)
+        check_floating("Laplacian", inputs, self.layer)
         return taylor.laplacian(self.function(training, mask), inputs, self.chunk_size)
 
     def compute_output_spec(self, inputs, *args, **kwargs):

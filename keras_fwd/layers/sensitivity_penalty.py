@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.layers.wrapping import DerivativeLayer
 from keras_fwd.regularizers.base import SensitivityRegularizer
@@ -23,7 +24,8 @@ class SensitivityPenalty(DerivativeLayer):
     Args:
         layer: A Keras layer or model.
         regularizer: From `keras_fwd.regularizers`, one that is not of the loss.
-        seed: Whole number; what the penalty draws at random depends on it and on the step alone.
+        seed: Whole number from 0 to 2³² − 1; what the penalty draws at random depends on it and
+            on the step alone.
         **kwargs: As of `keras.layers.Layer`.
 
     Raises:
@@ -68,7 +70,8 @@ class SensitivityPenalty(DerivativeLayer):
                 f"regularizer={regularizer!r}."
             )
         self.regularizer = regularizer
-        self.seed = seed
+        check_count(call, "seed", seed, least=0, most=2**32 - 1)
+        self.seed = int(seed)
         self.metric = PenaltyMean(name=regularizer.name)
         self.pending: Any = None  # the batch whose loss is still to come, of a penalty on it
         self._memory = {}
@@ -125,7 +128,7 @@ class SensitivityPenalty(DerivativeLayer):
     def _seed(self):
         # Two whole numbers in one: seeds that differ by less than the number of steps of a
         # training do not meet.
-        return self.seed * 2**20 + self._step.value
+        return self.seed * 2**20 + tf.cast(self._step.value, tf.int64)
 
     def compute_output_shape(self, input_shape):
         """That of the layer."""

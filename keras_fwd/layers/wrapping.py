@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from keras_fwd import nest
+from keras_fwd import nest, nested_layers
 from keras_fwd.errors import StructureError
 
 
@@ -40,12 +40,22 @@ class DerivativeLayer(keras.layers.Wrapper):
         return self.layer.compute_mask(inputs, previous_mask)
 
 
-def check_floating(call, inputs, name):
-    """Raise `StructureError` unless a floating-point tensor is among the inputs of a layer."""
-    leaves = nest.flatten(inputs)
-    if not any(nest.is_differentiable(leaf.dtype) for leaf in leaves):
-        raise StructureError(
-            f"{call}: the inputs of {name!r} must hold a floating-point tensor to differentiate "
-            f"by. Received: {nest.describe(inputs)}. Split the layer after its embedding, and wrap "
-            "what comes behind it."
-        )
+def check_floating(call, inputs, layer, wrapper=None):
+    """Raise `StructureError` unless a floating-point tensor is among the inputs of a layer.
+
+    Args:
+        call: Name of the public call.
+        inputs: Nest of tensors.
+        layer: The layer.
+        wrapper: What to wrap the layers in that come behind an embedding; as default the call.
+    """
+    if any(nest.is_differentiable(leaf.dtype) for leaf in nest.flatten(inputs)):
+        return
+    within = [layer, *nested_layers.inside(layer)]
+    names = [repr(inner.name) for inner in within if isinstance(inner, keras.layers.Embedding)]
+    raise StructureError(
+        f"{call}: the inputs of {layer.name!r} must hold a floating-point tensor to differentiate "
+        f"by. Received: {nest.describe(inputs)}. Differentiate by the output of "
+        f"{' or '.join(names) or 'the embedding'} instead: split the model there, and wrap the "
+        f"layers that come behind it in `{wrapper or call}`."
+    )

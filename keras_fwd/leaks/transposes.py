@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_fwd.errors import LeakError
+
 
 def transposes(push, pull, *coefficients):
     """Wrap a linear function and its transpose so that each differentiates into the other.
@@ -44,3 +46,19 @@ def _wrapped(function, transpose, coefficients):
 def local(tensors):
     """The tensors, as ones of the graph that is being built."""
     return [tf.identity(tensor) for tensor in tensors]
+
+
+def refused(message, sources):
+    """A scalar zero whose derivative by the sources raises a `LeakError` with that message.
+
+    Added to a gradient that must not be differentiated by them: silence would be wrong there.
+    """
+
+    @tf.custom_gradient
+    def zero(*sources):
+        def gradient(dy):
+            raise LeakError(message)
+
+        return tf.zeros([]), gradient
+
+    return zero(*local(sources))

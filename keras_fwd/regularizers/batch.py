@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
 from keras_fwd import model as bridge
-from keras_fwd.errors import StructureError
-from keras_fwd.layers.wrapping import options
+from keras_fwd.layers.wrapping import check_floating, options
 from keras_fwd.linear_map import LinearMap
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
@@ -62,7 +61,7 @@ class Batch:
     def __init__(self, call, replay, inputs, seed, memory=None):
         self.call = call
         self.replay = replay
-        self.inputs = check_inputs(call, replay.layer, inputs)
+        self.inputs = _as_tensors(call, replay.layer, inputs)
         self.memory = memory or {}
         self._seed = seed
         self._differentiate()
@@ -86,7 +85,7 @@ class Batch:
 
     def seed(self, number):
         """A pair of integers for stateless random numbers; another for each number."""
-        return tf.stack([tf.cast(self._seed, tf.int32), tf.cast(number, tf.int32)])
+        return tf.stack([tf.cast(self._seed, tf.int64), tf.cast(number, tf.int64)])
 
     def from_smaller_side(self, scales=None):
         """`(map, space)`: J or Jᵀ, whichever starts from fewer components for each example.
@@ -212,34 +211,15 @@ def measure(call, layer, inputs, training, seed, of_the_loss=False):
     return (LossBatch if of_the_loss else Batch)(call, replay, inputs, seed)
 
 
-def check_inputs(call, layer, inputs):
-    """The inputs as tensors.
-
-    Raises:
-        StructureError: None of them is a floating-point tensor.
-    """
+def _as_tensors(call, layer, inputs):
+    """The inputs as tensors, of which one at least is floating-point."""
     tensors = [
         nest.to_tensor(call, f"inputs{path}", leaf)
         for path, leaf in zip(nest.paths(inputs), nest.flatten(inputs), strict=True)
     ]
-    if not any(nest.is_differentiable(tensor.dtype) for tensor in tensors):
-        raise StructureError(
-            f"{call}: the inputs of {layer.name!r} must hold a floating-point tensor to "
-            f"differentiate by. Received: {nest.describe(nest.pack(inputs, tensors))}. "
-            + _way_out(layer)
-        )
-    return nest.pack(inputs, tensors)
-
-
-def _way_out(layer):
-    """Which layer's output a model of token numbers can be penalized by."""
-    within = layer._flatten_layers() if hasattr(layer, "_flatten_layers") else []
-    names = [repr(inner.name) for inner in within if isinstance(inner, keras.layers.Embedding)]
-    behind = f"of {', '.join(names)}" if names else "of the embedding"
-    return (
-        f"Differentiate by the output {behind} instead: wrap the layers that come behind it in "
-        "`keras_fwd.layers.SensitivityPenalty(layer, regularizer)` when the model is built."
-    )
+    inputs = nest.pack(inputs, tensors)
+    check_floating(call, inputs, layer, "SensitivityPenalty(layer, regularizer)")
+    return inputs
 
 
 def _scaling(scales, spec):

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_fwd import nest
 from keras_fwd.checks import check_count, check_number
+from keras_fwd.leaks.transposes import refused
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.examples import dots, root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
@@ -19,7 +20,8 @@ class SpectralRegularizer(SensitivityRegularizer):
     mean of those that the examples of the last batch ended with. Training does not differentiate
     through it: once v has converged, the derivative of φ at a fixed v is that of φ(σ), since v
     maximizes it (the envelope theorem). So that this holds for layers that mix examples too, what
-    goes back through Jᵀ is the derivative of Σ φ(σ); for others its length does not matter.
+    goes back through Jᵀ is the derivative of Σ φ(σ); for others its length does not matter. Second
+    derivatives of the penalty raise `LeakError`.
 
     Args:
         strength: As in `SensitivityRegularizer`.
@@ -69,7 +71,23 @@ class SpectralRegularizer(SensitivityRegularizer):
         u = scale_examples(tf.math.divide_no_nan(slope, sigma), image)
         u = nest.map_live(tf.stop_gradient, u)
         same = tf.reduce_mean(dots(J.T(u), v))
-        return tf.stop_gradient(tf.reduce_mean(value) - same) + same
+        return self._first_order(tf.stop_gradient(tf.reduce_mean(value) - same) + same)
+
+    def _first_order(self, value):
+        """The value, whose second derivative raises: that at fixed v is not the one of φ(σ)."""
+        message = (
+            f"{type(self).__name__}: the penalty has a first derivative only, since its power "
+            "iteration is not differentiated. Received: a second derivative of it."
+        )
+
+        @tf.custom_gradient
+        def guarded(value):
+            def gradient(dy):
+                return dy * (1 + tf.cast(refused(message, [value]), dy.dtype))
+
+            return tf.identity(value), gradient
+
+        return guarded(value)
 
     def _start(self, batch):
         carried = batch.memory.get("direction")

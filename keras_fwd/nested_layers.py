@@ -1,0 +1,19 @@
+"""Which layers are inside which.
+
+Private interface used here: Keras' own walk through sublayers, which finds those in lists and
+dictionaries and within layers that are no models, as `Model.layers` does not; and the call
+context, which knows the outermost layer of a call. Without them: labels without layers, and a
+penalty that is lost without a word.
+"""
+
+import keras
+
+
+def inside(layer):
+    """All the layers within one, however deep; none for what is no layer."""
+    return layer._flatten_layers(include_self=False) if isinstance(layer, keras.Layer) else []
+
+
+def is_outermost(layer):
+    """Whether the call that is running began with this layer."""
+    return layer._get_call_context().entry_layer is layer
