@@ -126,26 +126,40 @@ def cost(build, jit, repeats):
         def step(x=x, y=y, model=model):
             return model.train_step((x, y))
 
-        step()
         steps.append(step)
-    times = [[], []]
-    for _ in range(repeats):
-        for side, step in enumerate(steps):
+    return by_turns(steps, repeats)
+
+
+def linearized(build, jit, repeats):
+    """Seconds of one `jvp` and of one call of `Linearized`, medians, by turns."""
+    model, shape = build()
+    x, dx = tf.random.normal(shape, seed=0), tf.random.normal(shape, seed=1)
+    layer = keras_fwd.layers.Linearized(model)
+    sides = (lambda: keras_fwd.jvp(model, x, dx)), (lambda: layer([x, dx]))
+    return by_turns([tf.function(side, jit_compile=jit) for side in sides], repeats)
+
+
+def by_turns(functions, repeats):
+    """Seconds of a call of each compiled function, medians."""
+    times = [[] for _ in functions]
+    for turn in range(repeats + 1):  # the first one traces
+        for side, function in enumerate(functions):
             start = time.perf_counter()
-            tf.nest.map_structure(lambda value: value.numpy(), step())
-            times[side].append(time.perf_counter() - start)
+            tf.nest.map_structure(lambda value: value.numpy(), function())
+            if turn:
+                times[side].append(time.perf_counter() - start)
     return [statistics.median(side) for side in times]
 
 
-def cost_table(repeats):
-    table = rich.table.Table(title="A training step with JacobianNorm, in plain training steps")
+def cost_table(title, cost, repeats):
+    table = rich.table.Table(title=title)
     for heading in ("model", "graph", "XLA"):
         table.add_column(heading)
     for build in (mlp, cnn, transformer):
         ratios = []
         for jit in (False, True):
-            plain, penalized = cost(build, jit, repeats)
-            ratios.append(f"{penalized / plain:.2f}")
+            below, above = cost(build, jit, repeats)
+            ratios.append(f"{above / below:.2f}")
         table.add_row(build.__name__, *ratios)
     return table
 
@@ -187,7 +201,9 @@ def main():
     parser.add_argument("--cost-only", action="store_true")
     options = parser.parse_args()
     console = rich.console.Console()
-    console.print(cost_table(options.repeats))
+    penalized = "A training step with JacobianNorm, in plain training steps"
+    console.print(cost_table(penalized, cost, options.repeats))
+    console.print(cost_table("A call of Linearized, in calls of jvp", linearized, options.repeats))
     if not options.cost_only:
         console.print(accuracy_table(options))
 
