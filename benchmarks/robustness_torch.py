@@ -1,6 +1,6 @@
 """The peer of `robustness.py --torch`: the same net in PyTorch with `jacobian-regularizer`.
 
-    python robustness_torch.py DATA.npz STRENGTH SEED EPOCHS
+    python robustness_torch.py DATA.npz STRENGTH SEED
 
 Prints the three accuracies as JSON. The package's penalty has a factor of 1/2 in it.
 """
@@ -14,18 +14,19 @@ from jacobian import JacobianReg
 from torch import nn
 
 
-def lenet():
-    """Initialized as Keras does: Glorot uniform, biases 0."""
+def lenet(weights):
+    """The net of `robustness.py` with its initial weights, laid out as PyTorch wants them."""
     net = nn.Sequential(
         *[nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)],
         *[nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()],
         *[nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)],
     )
-    for parameter in net.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-        else:
-            nn.init.zeros_(parameter)
+    # Flattened images: height, width, channels in Keras; channels, height, width in PyTorch.
+    weights[4] = weights[4].reshape(5, 5, 16, 120).transpose(2, 0, 1, 3).reshape(400, 120)
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), weights, strict=True):
+            axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
+            parameter.copy_(torch.tensor(value.transpose(axes).copy()))
     return net
 
 
@@ -41,15 +42,16 @@ def pgd(net, x, y, epsilon=0.1, steps=10):
     return moved
 
 
-def main(path, strength, seed, epochs):
+def main(path, strength, seed):
     arrays = np.load(path)
     x, x_test = (torch.tensor(arrays[k]).permute(0, 3, 1, 2) for k in ("x", "x_test"))
     y, y_test = torch.tensor(arrays["y"]), torch.tensor(arrays["y_test"])
     torch.manual_seed(seed)
-    net, penalty = lenet(), JacobianReg(n=1)
+    weights = [arrays[f"weight_{i}"] for i in range(10)]
+    net, penalty = lenet(weights), JacobianReg(n=1)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, eps=1e-7)
-    for _ in range(epochs):
-        for batch in torch.randperm(len(x)).split(64):
+    for order in torch.tensor(arrays["orders"]):
+        for batch in order.split(64):
             inputs = x[batch].requires_grad_(strength > 0)
             logits = net(inputs)
             loss = nn.functional.cross_entropy(logits, y[batch])
@@ -70,4 +72,4 @@ def main(path, strength, seed, epochs):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
