@@ -104,15 +104,34 @@ def hessian_root(kind, leaf, hessian, columns):
         return tf.cast(root, columns.dtype)[..., None] * columns
     # H = c (diag(p) − p pᵀ) = SᵀS with S = √c (diag(√p) − √p pᵀ). One probe e at the likeliest
     # class gives c, for ⟨e, H e⟩ = c p (1 − p).
-    p = tf.nn.softmax(leaf)
-    probe = tf.one_hot(tf.argmax(p, axis=-1), tf.shape(p)[-1], dtype=p.dtype)
-    variance = tf.reduce_sum(probe * p * (1 - p), axis=-1)
-    measured = tf.reduce_sum(probe * hessian(probe), axis=-1)
-    c = tf.maximum(tf.math.divide_no_nan(measured, variance), 0.0)
+    p, c = _softmax_and_scale(leaf, hessian)
     p, c = tf.cast(p, columns.dtype), tf.cast(c, columns.dtype)
     mean = tf.einsum("...k,...kn->...n", p, columns)
     root = tf.sqrt(c)[..., None, None] * tf.sqrt(p)[..., None]
     return root * (columns - mean[..., None, :])
+
+
+def hessian_root_transpose(kind, leaf, hessian):
+    """The function `v -> Sᵀ v` on vectors like the leaf, for the root `S` of `hessian_root`."""
+    if kind in _DIAGONAL:
+        root = tf.sqrt(tf.maximum(hessian(tf.ones_like(leaf)), 0.0))
+        return lambda v: root * v
+    p, c = _softmax_and_scale(leaf, hessian)
+
+    def product(v):
+        w = tf.sqrt(c)[..., None] * tf.sqrt(p) * v
+        return w - p * tf.reduce_sum(w, axis=-1, keepdims=True)
+
+    return product
+
+
+def _softmax_and_scale(leaf, hessian):
+    """`p` and `c` of `H = c (diag(p) − p pᵀ)`."""
+    p = tf.nn.softmax(leaf)
+    probe = tf.one_hot(tf.argmax(p, axis=-1), tf.shape(p)[-1], dtype=p.dtype)
+    variance = tf.reduce_sum(probe * p * (1 - p), axis=-1)
+    measured = tf.reduce_sum(probe * hessian(probe), axis=-1)
+    return p, tf.maximum(tf.math.divide_no_nan(measured, variance), 0.0)
 
 
 @functional.public

@@ -50,9 +50,15 @@ def linearize(fn, primals, wrt="inputs"):
     >>> J.T(tf.constant([1.0, 0.0])).numpy()
     array([2., 0.], dtype=float32)
     """
-    point = functional.resolve("linearize", fn, primals, wrt)
-    fuse = _check_by_tracing("linearize", fn, point)
-    forward = passes.Forward("linearize", point, persistent=True, fuse=fuse)
+    forward, jacobian = linearization("linearize", fn, primals, wrt)
+    return forward.outputs, jacobian
+
+
+def linearization(call, fn, primals, wrt="inputs"):
+    """The forward pass of `linearize`, for those who look inside it, and the Jacobian."""
+    point = functional.resolve(call, fn, primals, wrt)
+    fuse = _check_by_tracing(call, fn, point)
+    forward = passes.Forward(call, point, persistent=True, fuse=fuse)
     pullback = passes.Pullback(forward, persistent=True)
     jacobian = LinearMap(
         lambda tangents: pullback.push(nest.live(tangents)),
@@ -60,7 +66,7 @@ def linearize(fn, primals, wrt="inputs"):
         nest.spec(point.sources),
         nest.spec(forward.outputs),
     )
-    return forward.outputs, jacobian
+    return forward, jacobian
 
 
 @functional.public
@@ -134,10 +140,15 @@ def pullback(fn, primals, wrt="inputs", call="pullback"):
 
     What a symmetric Jacobian (a Hessian) needs, and a gradient; cheaper than `linearize` there.
     """
+    forward = forward_pass(call, fn, primals, wrt)
+    return forward.outputs, forward.pull
+
+
+def forward_pass(call, fn, primals, wrt="inputs"):
+    """The forward pass of `pullback`, for those who look inside it."""
     point = functional.resolve(call, fn, primals, wrt)
     fuse = _check_by_tracing(call, fn, point, reverse=1)
-    forward = passes.Forward(call, point, persistent=True, fuse=fuse)
-    return forward.outputs, forward.pull
+    return passes.Forward(call, point, persistent=True, fuse=fuse)
 
 
 def _check_by_tracing(call, fn, point, reverse=2):

@@ -141,6 +141,24 @@ class Forward:
         leaves = [next(gradients) if live else None for live in self.live]
         return nest.pack(self.point.sources, leaves)
 
+    @sealing.in_context
+    def gradients_at(self, tensors, cotangents):
+        """`Jᵀ cotangents` by tensors of the forward pass; `None` where the tape knows of no way.
+
+        Args:
+            tensors: List of tensors between the sources and the outputs.
+            cotangents: List like the floating-point outputs, `None` for those to leave out.
+        """
+        pairs = [p for p in zip(self.targets, cotangents, strict=True) if p[1] is not None]
+        targets, cotangents = [y for y, _ in pairs], [c for _, c in pairs]
+        gradients = self.tape.gradient(targets, tensors, output_gradients=cotangents)
+        return [nest.densify(gradient) for gradient in gradients]
+
+    @sealing.in_context
+    def slope(self, tensor, source):
+        """The derivative of the sum of a tensor of the forward pass by one of the sources."""
+        return nest.densify(self.tape.gradient(tensor, source))
+
 
 class Pullback:
     """The pullback of dummy cotangents under the outer tape; its own pullback is J."""

@@ -15,6 +15,7 @@ FLOORS = {
     "ground floor, no Keras": [
         "errors",
         "checks",
+        "tables",
         "nest",
         "vectorized",
         "linear_map",
@@ -65,11 +66,17 @@ FLOORS = {
     "linear algebra, no Keras": [
         "solvers",
         "least_squares",
+        "kronecker",
+        "patches",
+        "weight_products",
+        "weight_uses",
+        "blocks",
     ],
     "the bridge to Keras": [
         "nested_layers",
         "model",
         "curvature",
+        "fisher",
     ],
     "what users touch": [
         "optimizers.hook",
@@ -78,6 +85,11 @@ FLOORS = {
         "optimizers.expansion",
         "optimizers.curvature_optimizer",
         "optimizers.gauss_newton",
+        "optimizers.plane",
+        "optimizers.factors",
+        "optimizers.block_report",
+        "optimizers.kronecker_optimizer",
+        "optimizers.kfac",
         "sensitivity.batches",
         "sensitivity.measures",
         "sensitivity.norms",

@@ -3,6 +3,7 @@
 import dataclasses
 
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.tables import text_table
 
 COLUMNS = ("layer", "op", "kind", "order", "sealed", "cost", "advice")
 
@@ -88,27 +89,6 @@ class LeakReport:
         return pandas.DataFrame([dataclasses.asdict(r) for r in self.rows], columns=list(COLUMNS))
 
     def _table(self):
-        try:
-            import rich.box
-            import rich.console
-            import rich.table
-        except ImportError:
-            return "\n".join(
-                f"{r.layer}: {r.op} ({r.kind}, order {r.order}): {r.advice}" for r in self.rows
-            )
-        table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
         shown = [name for name in COLUMNS if name != "cost" or any(r.cost for r in self.rows)]
-        for name in shown:
-            table.add_column(name, overflow="fold", ratio=3 if name == "advice" else None)
-        for row in self.rows:
-            table.add_row(*[_cell(getattr(row, name)) for name in shown])
-        console = rich.console.Console(width=120, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-
-def _cell(value):
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.1f}" if isinstance(value, float) else "" if value is None else str(value)
+        cells = [[getattr(row, name) for name in shown] for row in self.rows]
+        return text_table(shown, cells, wide=("advice",))

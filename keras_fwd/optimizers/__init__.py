@@ -2,5 +2,6 @@
 
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.gauss_newton import GaussNewton
+from keras_fwd.optimizers.kfac import KFAC
 
-__all__ = ["CurvatureOptimizer", "GaussNewton"]
+__all__ = ["KFAC", "CurvatureOptimizer", "GaussNewton"]

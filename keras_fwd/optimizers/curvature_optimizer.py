@@ -32,13 +32,14 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         damping: Initial damping `λ`; adapted after every step.
         max_trials: How often a rejected step is tried again on its batch, with more damping.
         name: Name of the optimizer.
+        **kwargs: Of `keras.optimizers.Optimizer`.
     """
 
     #: Batches in a row without a finite loss after which training stops.
     patience = 20
 
-    def __init__(self, learning_rate, damping, max_trials, name):
-        super().__init__(learning_rate=learning_rate, name=name)
+    def __init__(self, learning_rate, damping, max_trials, name, **kwargs):
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         check_number(type(self).__name__, "damping", damping)
         check_count(type(self).__name__, "max_trials", max_trials)
         self.initial_damping = float(damping)
@@ -59,6 +60,61 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     def linear_system(self, model_pass, expansion):
         """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
         raise NotImplementedError
+
+    def expansion(self, model_pass):
+        """The loss of the batch to second order."""
+        return Expansion(model_pass)
+
+    def predicted_change(self, expansion, system, step):
+        """Of the loss by the quadratic model, for the step that `system` solved for last."""
+        del system
+        return expansion.predicted_change(step)
+
+    def step(self, expansion, system, solution):
+        """The step for a solution of the linear system, a list like the weights."""
+        del expansion, system
+        return nest.scale(-tf.cast(self.learning_rate, tf.float32), solution.value)
+
+    def next_damping(self, search):
+        """The damping of the next step, from how the trials of this one went."""
+        return search["damping"]
+
+    def take_step(self, model_pass, expansion, search):
+        """Give the weights their new values, which `search` holds."""
+        del expansion
+        for variable, value in zip(model_pass.variables, search["values"], strict=True):
+            variable.assign(value)
+        if self.use_ema:
+            self._average_weights()
+
+    def step_number(self):
+        """How many steps were taken, an int32 scalar."""
+        return tf.cast(tf.convert_to_tensor(self.iterations), tf.int32)
+
+    def moved(self, model_pass, expansion, step):
+        """The weights after a step, inside their constraints."""
+        pairs = zip(model_pass.variables, nest.add(expansion.values, step), strict=True)
+        return [value if v.constraint is None else v.constraint(value) for v, value in pairs]
+
+    def _average_weights(self):
+        """As `keras.optimizers.Optimizer` does after its own steps."""
+        variables = self._trainable_variables
+        self._update_model_variables_moving_average(variables)
+        if self.ema_overwrite_frequency:
+            due = tf.equal((self.step_number() + 1) % self.ema_overwrite_frequency, 0)
+
+            def overwrite():
+                self._overwrite_model_variables_with_average_value(variables)
+                return tf.constant(0)
+
+            tf.cond(due, overwrite, lambda: tf.constant(0))
+
+    def step_logs(self, search):
+        """What the logs tell of the step, besides the damping."""
+        return {
+            "reduction_ratio": search["ratio"],
+            "solver_iterations": tf.cast(search["iterations"], tf.float32),
+        }
 
     def apply(self, grads, trainable_variables=None):
         """Refused: a gradient alone is not enough for a curvature optimizer.
@@ -102,15 +158,14 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             self.build(model.trainable_variables)
         model_pass = self._pass_of(model)
         model_pass.batch = batch
-        expansion = Expansion(model_pass)
+        expansion = self.expansion(model_pass)
         outputs, recorder = model_pass.outputs, model_pass.recorder
         system = self.linear_system(model_pass, expansion)
         search = self._search(model_pass, expansion, system)
         model_pass.outputs, model_pass.recorder = outputs, recorder
-        for variable, value in zip(model_pass.variables, search["values"], strict=True):
-            variable.assign(value)
+        self.take_step(model_pass, expansion, search)
         recorder.commit(search["accepted"])
-        self.damping.assign(search["damping"])
+        self.damping.assign(self.next_damping(search))
         self._growth.assign(search["growth"])
         self._watch.update(model_pass, expansion)
         self._iterations.assign_add(1)
@@ -126,16 +181,14 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     def _search(self, model_pass, expansion, system):
         """Try directions with rising damping until one is accepted; all of it a loop of tensors."""
-        rate = tf.cast(self.learning_rate, tf.float32)
 
         def trial(state):
             solution = system.solve(state["damping"])
-            step = nest.scale(-rate, solution.value)
-            values = nest.add(expansion.values, step)
+            step = self.step(expansion, system, solution)
+            values = self.moved(model_pass, expansion, step)
             after = model_pass(values)["loss"]
-            ratio = control.reduction_ratio(
-                expansion.loss, after, -expansion.predicted_change(step)
-            )
+            predicted = -self.predicted_change(expansion, system, step)
+            ratio = control.reduction_ratio(expansion.loss, after, predicted)
             accepted = (ratio > control.ACCEPT) & nest.all_finite(values)
             damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
             keep = functools.partial(tf.where, accepted)
@@ -181,9 +234,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         keep = functools.partial(tf.where, expansion.finite)
         return {
             **tf.nest.map_structure(keep, measured, before),
-            "damping": search["damping"],
-            "reduction_ratio": search["ratio"],
-            "solver_iterations": tf.cast(search["iterations"], tf.float32),
+            "damping": tf.identity(self.damping.value),
+            **self.step_logs(search),
         }
 
     def watched(self, train_function):

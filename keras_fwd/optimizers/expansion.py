@@ -1,5 +1,7 @@
 """The loss of one batch to second order in the weights: what a step is built from and judged by."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
@@ -18,20 +20,33 @@ class Expansion:
         jacobian: `LinearMap` from the weights to the leaves.
         curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
         finite: Boolean scalar: loss and gradient are.
+        forward: The forward pass itself, a `keras_fwd.passes.Forward`.
+
+    Args:
+        model_pass: A `keras_fwd.model.TrainingPass`.
+        pushforwards: Whether the Jacobian is asked for; without, there is none, nor `whole`.
     """
 
-    def __init__(self, model_pass):
+    def __init__(self, model_pass, pushforwards=True):
         self.values = [tf.identity(variable.value) for variable in model_pass.variables]
-        result, J = double_gradient.linearize(model_pass, self.values)
-        self.whole, self.loss, self.leaves = J, result["loss"], result["outputs"]
+        self.whole: Any = None
+        self.jacobian: Any = None
+        if pushforwards:
+            call = "linearize"
+            self.forward, J = double_gradient.linearization(call, model_pass, self.values)
+            self.whole = J
+            self.jacobian = LinearMap(
+                lambda tangents: J._mv(tangents)["outputs"],
+                lambda cotangents: J._transpose_mv({"loss": None, "outputs": cotangents}),
+                J.in_spec,
+                J.out_spec["outputs"],
+            )
+        else:
+            self.forward = double_gradient.forward_pass("vjp", model_pass, self.values)
+        result = self.forward.outputs
+        self.loss, self.leaves = result["loss"], result["outputs"]
         nothing = [None] * len(self.leaves)
-        self.gradient = J._transpose_mv({"loss": tf.ones_like(self.loss), "outputs": nothing})
-        self.jacobian = LinearMap(
-            lambda tangents: J._mv(tangents)["outputs"],
-            lambda cotangents: J._transpose_mv({"loss": None, "outputs": cotangents}),
-            J.in_spec,
-            J.out_spec["outputs"],
-        )
+        self.gradient = self.forward.pull({"loss": tf.ones_like(self.loss), "outputs": nothing})
         self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
         self.curvature = None
 

@@ -1,0 +1,269 @@
+"""The state of K-FAC's blocks: averaged factors, their inverses, and when each is renewed."""
+
+import tensorflow as tf
+
+from keras_fwd import kronecker
+from keras_fwd.errors import ConfigurationError
+
+#: How the factors are inverted: with the damping split between them, or exactly.
+METHODS = ("cholesky", "eigen")
+#: Steps before the periods of updates and renewals begin to grow.
+FIRST_STEPS = 16
+
+
+class KroneckerState:
+    """Averages and inverses of the two factors of one block.
+
+    Args:
+        block: A `keras_fwd.blocks.Kronecker`.
+        variable: Function `(name, shape)` that makes a variable of zeros.
+        method: One of `METHODS`.
+    """
+
+    def __init__(self, block, variable, method):
+        self.block = block
+        self.method = method
+        left, right = block.state
+        self.shapes = left, right
+        self.left = variable("left", left)
+        self.right = variable("right", right)
+        if method == "cholesky":
+            self.renewed = [
+                variable("left_inverse", left),
+                variable("right_inverse", right),
+            ]
+        else:
+            self.renewed = []
+            for side, shape in (("left", left), ("right", right)):
+                self.renewed.append(variable(f"{side}_eigenvalues", shape[:2]))
+                if len(shape) == 3:
+                    self.renewed.append(variable(f"{side}_eigenvectors", shape))
+
+    @property
+    def averages(self):
+        """The variables that follow the statistics."""
+        return [self.left, self.right]
+
+    @property
+    def cost(self):
+        """Of a renewal, in multiplications."""
+        return sum(shape[0] * shape[1] ** (3 if len(shape) == 3 else 1) for shape in self.shapes)
+
+    def statistics(self, gradients):
+        """What depends on the cotangents: the right factor of the batch."""
+        return self.block.right(gradients)
+
+    def measured(self, right):
+        """Both factors of the batch."""
+        return [self.block.left(), right]
+
+    def trace(self, weight):
+        """Of the block."""
+        left, right = (
+            tf.cast(factor.shape[1], factor.dtype) * kronecker.mean_eigenvalue(factor / weight)
+            for factor in (self.left.value, self.right.value)
+        )
+        return tf.reduce_sum(left * right)
+
+    def renew(self, weight, damping):
+        """New values of `renewed`, from averages that have the given total weight."""
+        left, right = self.left.value / weight, self.right.value / weight
+        if self.method == "cholesky":
+            dampings = kronecker.split_damping(left, right, damping)
+            pairs = zip((left, right), dampings, strict=True)
+            return [kronecker.damped_inverse(factor, own) for factor, own in pairs]
+        parts = [part for factor in (left, right) for part in kronecker.eigen(factor)]
+        return [part for part in parts if part is not None]
+
+    def solve(self, gradients, damping, weight):
+        """The direction of this block's weights."""
+        del weight
+        x = self.block.matrix(gradients)
+        if self.method == "cholesky":
+            left, right = (variable.value for variable in self.renewed)
+            return self.block.values(kronecker.sandwich(left, x, right))
+        values = iter(variable.value for variable in self.renewed)
+        eigens = [
+            kronecker.Eigen(next(values), next(values) if len(shape) == 3 else None)
+            for shape in self.shapes
+        ]
+        return self.block.values(kronecker.solve_eigen(eigens[0], x, eigens[1], damping))
+
+
+class DiagonalState:
+    """The average of the diagonal of one block."""
+
+    renewed = ()
+    cost = 0
+
+    def __init__(self, block, variable, method):
+        del method
+        self.block = block
+        self.average = variable("diagonal", list(block.shape))
+
+    @property
+    def averages(self):
+        """The variable that follows the statistics."""
+        return [self.average]
+
+    def statistics(self, gradients):
+        """The diagonal on the batch; nothing yet where it needs random signs."""
+        if not self.block.outputs:
+            return tf.zeros(self.block.shape, self.block.dtype)
+        return self.block.squares(gradients)
+
+    def measured(self, squares):
+        """The diagonal on the batch."""
+        return [squares]
+
+    def trace(self, weight):
+        """Of the block."""
+        return tf.reduce_sum(self.average.value / weight)
+
+    def solve(self, gradients, damping, weight):
+        """The direction of this weight."""
+        entries = self.average.value / weight
+        inverse = kronecker.damped_inverse(tf.reshape(entries, [1, -1]), damping[None])
+        return [tf.cast(gradients[0], entries.dtype) * tf.reshape(inverse, entries.shape)]
+
+
+class Factors:
+    """All blocks of a model, with their state.
+
+    Args:
+        blocks: From `keras_fwd.blocks.of_forward_pass`.
+        variable: Function `(name, shape, dtype)` that makes a variable of zeros.
+        method: One of `METHODS`.
+        decay: Of the averages, at each update.
+    """
+
+    def __init__(self, blocks, variable, method, decay):
+        self._decay = decay
+        self._weight = variable("factor_weight", [], "float32")  # sum of those in the averages
+        self.states = []
+        for i, block in enumerate(blocks):
+
+            def own(name, shape, i=i, dtype=block.dtype.name):
+                return variable(f"block_{i}_{name}", shape, dtype)
+
+            make = KroneckerState if block.kind == "Kronecker" else DiagonalState
+            self.states.append(make(block, own, method))
+
+    def bind(self, blocks, call):
+        """Take the tensors of another trace of the same model."""
+        same = [state.block.signature for state in self.states]
+        if same != [block.signature for block in blocks]:
+            raise ConfigurationError(
+                f"{call}: one optimizer trains one model; make another one for another model. "
+                "Received: a model whose weights are used in other ways."
+            )
+        for state, block in zip(self.states, blocks, strict=True):
+            state.block = block
+
+    def update_due(self, step, every):
+        """Whether the averages are due."""
+        return tf.equal(step % growing_period(step, every), 0)
+
+    def update(self, forward, cotangents):
+        """Let the averages follow the statistics of a batch, unless these are not finite.
+
+        Args:
+            forward: The `keras_fwd.passes.Forward` of the batch.
+            cotangents: A `keras_fwd.fisher.Cotangents`.
+        """
+        new = self._measured(forward, cotangents)
+        flags = [tf.reduce_all(tf.math.is_finite(t)) for parts in new for t in parts]
+        finite = tf.reduce_all(flags)
+        keep = tf.where(finite, self._decay, 1.0)
+        for state, parts in zip(self.states, new, strict=True):
+            for average, value in zip(state.averages, parts, strict=True):
+                share = tf.cast(keep, value.dtype)
+                fresh = tf.where(finite, (1 - share) * value, tf.zeros_like(value))
+                average.assign(share * average.value + fresh)
+        self._weight.assign(keep * self._weight.value + (1 - keep))
+
+    def _measured(self, forward, cotangents):
+        """What each state averages, on this batch."""
+        outputs = [output for state in self.states for output in state.block.outputs]
+
+        def at(tensors, vectors):
+            # What is no curvature leaf, the loss itself, comes before the leaves.
+            rest = [None] * (len(forward.targets) - len(vectors))
+            return forward.gradients_at(tensors, [*rest, *vectors])
+
+        def statistics(vectors):
+            found = iter(at(outputs, vectors))
+            return [
+                state.statistics([next(found) for _ in state.block.outputs])
+                for state in self.states
+            ]
+
+        sums = cotangents.sums(statistics)
+        plain = [i for i, state in enumerate(self.states) if not state.block.outputs]
+        if plain:
+            sources = [forward.sources[self.states[i].block.places[0]] for i in plain]
+            for i, pulled in zip(plain, at(sources, cotangents.random()), strict=True):
+                dtype = self.states[i].block.dtype
+                shape = self.states[i].block.shape
+                sums[i] = tf.zeros(shape, dtype) if pulled is None else tf.cast(pulled, dtype) ** 2
+        return [state.measured(part) for state, part in zip(self.states, sums, strict=True)]
+
+    def renew(self, step, every, damping):
+        """Renew the inverses that are due: all at first, then each block in a step of its own."""
+        period = growing_period(step, every)
+        for state, phase in zip(self.states, self._phases(every), strict=True):
+            if not state.renewed:
+                continue
+
+            def renew(state=state):
+                dtype = state.block.dtype
+                values = state.renew(self._total(dtype), tf.cast(damping, dtype))
+                for variable, value in zip(state.renewed, values, strict=True):
+                    variable.assign(value)
+                return tf.constant(0)
+
+            due = tf.equal((step - phase) % period, 0) | tf.equal(step, 0)
+            tf.cond(due, renew, lambda: tf.constant(0))
+
+    def _total(self, dtype):
+        """The weight to divide averages by; they are zero where it is."""
+        weight = self._weight.value
+        return tf.cast(tf.where(weight > 0, weight, tf.ones_like(weight)), dtype)
+
+    def _phases(self, every):
+        """In which of `every` steps each block is renewed, so that the costs of all are even."""
+        loads, phases = [0] * every, [0] * len(self.states)
+        for i in sorted(range(len(self.states)), key=lambda i: -self.states[i].cost):
+            phases[i] = loads.index(min(loads))
+            loads[phases[i]] += self.states[i].cost
+        return phases
+
+    def mean_eigenvalue(self):
+        """Of all blocks together."""
+        total = tf.add_n(
+            [tf.cast(s.trace(self._total(s.block.dtype)), tf.float32) for s in self.states]
+        )
+        return total / sum(s.block.size for s in self.states)
+
+    def solve(self, gradients, damping):
+        """The direction: a list like the gradients."""
+        result = list(gradients)
+        for state in self.states:
+            dtype = state.block.dtype
+            mine = [gradients[i] for i in state.block.places]
+            found = state.solve(mine, tf.cast(damping, dtype), self._total(dtype))
+            for i, value in zip(state.block.places, found, strict=True):
+                result[i] = tf.cast(value, gradients[i].dtype)
+        return result
+
+
+def growing_period(step, every):
+    """The period of what happens each `every` steps later on: 1 at first, then it doubles.
+
+    The curvature changes fastest in the first steps.
+    """
+    period = tf.constant(1)
+    for power in range((every - 1).bit_length()):
+        longer = min(2 ** (power + 1), every)
+        period = tf.where(step >= FIRST_STEPS * 2**power, longer, period)
+    return period

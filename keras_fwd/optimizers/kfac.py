@@ -1,0 +1,275 @@
+"""`KFAC`: Kronecker-factored natural gradient for any Keras model."""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import curvature, model, nest
+from keras_fwd.checks import check_number
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
+from keras_fwd.optimizers.plane import Plane
+from keras_fwd.solvers import Solution, Status
+
+#: The damping follows the reduction ratio by this factor, up or down, in every step.
+DAMPING_FACTOR = 0.95
+#: By how much it rises after a step that had to be shortened.
+AFTER_REJECTION = 2.0
+SMALLEST, LARGEST = 1e-8, 1e8
+
+
+@keras.saving.register_keras_serializable(package="keras_fwd")
+class KFAC(KroneckerOptimizer):
+    """Kronecker-factored natural gradient (K-FAC), in stock `compile` and `fit`.
+
+    The curvature of the loss, the Fisher information, is approximated by blocks `L ⊗ R`, one for
+    each matrix of weights: `L` is the second moment of what the matrix is multiplied with, `R` that
+    of the gradients of the loss by its outputs. Both are averaged over steps, and the direction is
+    the gradient multiplied with the damped inverses.
+
+    Nothing is registered: how each weight is used is read from the graph of the training step, in
+    Sequential, functional and subclassed models alike. Dense, EinsumDense and so attention,
+    convolutions of every kind, embeddings and TimeDistributed have Kronecker blocks, with their
+    bias; scales, shifts and lone biases the diagonal from the gradients of each example; all else,
+    such as recurrent cells, a diagonal from random signs. `blocks(model)` prints which, and why.
+
+    The logs get `damping`, `reduction_ratio` where steps are judged, and `nonfinite_steps` from the
+    first batch on whose loss was NaN or infinite: such a batch is left out. After 20 of them in a
+    row training stops with `keras_fwd.NumericalError`.
+
+    Args:
+        learning_rate: `"adaptive"` (default): step size and momentum that make the quadratic model
+            of the loss smallest, with the exact Gauss-Newton matrix on the batch; the damping
+            follows how well the model predicted, and a step that raises the loss is made shorter.
+            Or a float, a schedule or a callable, with `momentum`, `kl_clip` and fixed damping.
+        damping: `λ`, what is added to the curvature, not negative; or `"auto"` (default): twice the
+            mean eigenvalue of the factors on the first batch.
+        momentum: Share of the last step in the next, at least 0 and below 1, for a learning rate
+            that is given. Default 0.9.
+        kl_clip: Bound on `learning_rate² · ⟨gradient, direction⟩`, twice the change of the model's
+            predictions in nats, for a learning rate that is given; longer steps are shortened. None
+            for no bound. Default 1e-3.
+        fisher: How the right factors are measured. `"monte-carlo"` (default): one random
+            combination of signs for each example, unbiased; `"type-2"`: exactly, by as many
+            pullbacks as an example has outputs; `"empirical"`: from the gradients of the targets.
+        inverse: `"cholesky"` (default): the damping is split between the two factors; `"eigen"`: it
+            is added to their product, exactly; a slower renewal and step.
+        shared: A weight used at many positions of an example (convolutions, sequences, layers that
+            are called twice): `"expand"` (default) takes each position for an example of its own,
+            `"reduce"` sums over them first. Embeddings are always expanded.
+        factor_decay: Of the averages at each update, at least 0 and below 1. Default 0.8.
+        factor_every: Steps between updates of the factors. Default 8. In the first steps they are
+            updated each time; the period doubles until it is reached.
+        inverse_every: Steps between renewals of an inverse, in the same way; different weights in
+            different steps. Default 32.
+        max_trials: How often a step that raises the loss is shortened before it is given up; 0
+            takes every step. Default 8 with `"adaptive"`, else 0.
+        seed: Of the random signs, a whole number. Default 0.
+        name: Name of the optimizer.
+        **kwargs: `weight_decay` (with `"adaptive"`, times the step size), `clipnorm`,
+            `global_clipnorm`, `clipvalue` (of the gradient, before it is preconditioned),
+            `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, as in any Keras optimizer.
+
+    Raises:
+        ConfigurationError: an argument out of range; a loss without curvature; a model without
+            trainable weights, or with loss scaling; another model than the one it has trained.
+        LeakError: TensorFlow would get the derivative of a layer wrong.
+        NumericalError: 20 batches in a row without a finite loss.
+
+    Cost: A gradient; two products of each matrix of weights with its inverses; with `"adaptive"`
+        two pushforwards and a forward pass for each trial. Now and then a second pullback and the
+        factors, or an inverse, cubic in the width of a layer. Memory: three times the weights, and
+        twice the factors. A factor wider than 8192 is kept as its diagonal.
+
+    References:
+        Martens and Grosse, Optimizing neural networks with Kronecker-factored approximate
+        curvature, ICML (2015); Grosse and Martens, A Kronecker-factored approximate Fisher matrix
+        for convolution layers, ICML (2016); Ba et al., Distributed second-order optimization using
+        Kronecker-factored approximations, ICLR (2017); Eschenhagen et al., Kronecker-factored
+        approximate curvature for modern neural network architectures, NeurIPS (2023).
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> keras.utils.set_random_seed(0)
+    >>> layers = [keras.Input((2,)), keras.layers.Dense(8, "tanh"), keras.layers.Dense(1)]
+    >>> net = keras.Sequential(layers)
+    >>> net.compile(optimizer=KFAC(), loss="mse")
+    >>> x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    >>> history = net.fit(x, np.sin(x[:, :1]), batch_size=64, epochs=50, verbose=0)
+    >>> history.history["loss"][-1] < 1e-3
+    True
+    """
+
+    def __init__(
+        self,
+        learning_rate="adaptive",
+        damping="auto",
+        momentum=0.9,
+        kl_clip=1e-3,
+        fisher="monte-carlo",
+        inverse="cholesky",
+        shared="expand",
+        factor_decay=0.8,
+        factor_every=8,
+        inverse_every=32,
+        max_trials=None,
+        seed=0,
+        name="kfac",
+        **kwargs,
+    ):
+        adaptive = isinstance(learning_rate, str) and learning_rate == "adaptive"
+        trials = (8 if adaptive else 0) if max_trials is None else max_trials
+        super().__init__(
+            1.0 if adaptive else learning_rate,
+            damping,
+            fisher,
+            inverse,
+            shared,
+            factor_decay,
+            factor_every,
+            inverse_every,
+            trials,
+            seed,
+            name,
+            **kwargs,
+        )
+        check_number("KFAC", "momentum", momentum)
+        if momentum >= 1:
+            raise ConfigurationError(
+                "KFAC: `momentum` must be at least 0 and below 1, or steps would never end. "
+                f"Received: momentum={momentum!r}."
+            )
+        if kl_clip is not None:
+            check_number("KFAC", "kl_clip", kl_clip, above=True)
+        if adaptive and trials == 0:
+            raise ConfigurationError(
+                'KFAC: learning_rate="adaptive" judges its steps on the batch; `max_trials` must '
+                "be at least 1. Received: max_trials=0."
+            )
+        self.adaptive = adaptive
+        self.momentum = float(momentum)
+        self.kl_clip = None if kl_clip is None else float(kl_clip)
+        self._last_step = None
+
+    def expansion(self, model_pass):
+        """The loss of the batch; with pushforwards where steps are judged."""
+        return Expansion(model_pass, pushforwards=self.max_trials > 0)
+
+    def linear_system(self, model_pass, expansion):
+        """The plane of direction and last step, or the one step of a given learning rate."""
+        judged = self.max_trials > 0
+        H = None
+        if judged:
+            H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+        direction = self.direction(model_pass, expansion, H)
+        last = self._last()
+        damping = tf.maximum(self.damping.value, 0.0)
+        ridge = None
+        if any(variable.regularizer is not None for variable in model_pass.variables):
+            ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
+        if self.adaptive:
+            return Plane(expansion, H, ridge, direction, last, damping)
+        rate = self._clipped_rate(expansion, direction)
+        step = nest.add_scaled(nest.scale(self.momentum, last), -rate, direction)
+        if judged:  # the plane of one step, whose length is known
+            return Plane(expansion, H, ridge, step, nest.zeros_like(step), damping, length=1.0)
+        return _Given(step)
+
+    def _last(self):
+        if self._last_step is None:
+            self._last_step = [
+                self._variable(f"last_step_{i}", variable.shape, variable.dtype)
+                for i, variable in enumerate(self._trainable_variables)
+            ]
+        return [variable.value for variable in self._last_step]
+
+    def _clipped_rate(self, expansion, direction):
+        rate = tf.cast(self.learning_rate, tf.float32)
+        if self.kl_clip is None:
+            return rate
+        change = tf.cast(nest.dot(expansion.gradient, direction), tf.float32)
+        most = tf.sqrt(self.kl_clip / tf.where(change > 0, change, tf.ones_like(change)))
+        return tf.where(change > 0, tf.minimum(rate, most), rate)
+
+    def step(self, expansion, system, solution):
+        """The step, with the decay of weights."""
+        step = nest.scale(-1.0, solution.value)
+        if not self.weight_decay:
+            return step
+        rate = system.step_size if self.adaptive else self.learning_rate
+        share = tf.cast(rate, tf.float32) * self.weight_decay
+        triples = zip(step, expansion.values, self._trainable_variables, strict=True)
+        return [
+            s - tf.cast(share, s.dtype) * w if self._use_weight_decay(variable) else s
+            for s, w, variable in triples
+        ]
+
+    def _search(self, model_pass, expansion, system):
+        if self.max_trials > 0:
+            return super()._search(model_pass, expansion, system)
+        step = self.step(expansion, system, system.solve(self.damping.value))
+        values = self.moved(model_pass, expansion, step)
+        good = expansion.finite & nest.all_finite(values)
+        keep = functools.partial(tf.where, good)
+        return {
+            "accepted": good,
+            "values": nest.map_live(keep, values, expansion.values),
+            "growth": self._growth.value,
+        }
+
+    def predicted_change(self, expansion, system, step):
+        """By the exact Gauss-Newton matrix on the batch."""
+        del expansion, step
+        return system.predicted_change
+
+    def next_damping(self, search):
+        """Levenberg and Marquardt's rule, in small steps."""
+        damping = tf.identity(self.damping.value)
+        if not self.adaptive:
+            return damping
+        ratio = search["ratio"]
+        up, down = 1 / DAMPING_FACTOR, DAMPING_FACTOR
+        factor = tf.where(ratio > 0.75, down, tf.where(ratio < 0.25, up, 1.0))
+        least = tf.where(damping > 0, SMALLEST, 0.0)  # zero stays zero while steps are accepted
+        followed = tf.maximum(damping * factor, least)
+        raised = tf.minimum(tf.maximum(damping, SMALLEST) * AFTER_REJECTION, LARGEST)
+        at_once = tf.equal(search["trials"], 1) & search["accepted"]
+        # Without a trial, on a batch that is not finite, there is nothing to learn.
+        tried = (search["trials"] > 0) & (damping >= 0)
+        return tf.where(tried, tf.where(at_once, followed, raised), damping)
+
+    def take_step(self, model_pass, expansion, search):
+        """New weights, their averages, and the step for the next one's momentum."""
+        moved = nest.add_scaled(search["values"], -1.0, expansion.values)
+        for variable, value in zip(self._last_step, moved, strict=True):
+            variable.assign(value)
+        super().take_step(model_pass, expansion, search)
+
+    def step_logs(self, search):
+        """The reduction ratio, if there is one."""
+        return {"reduction_ratio": search["ratio"]} if self.max_trials > 0 else {}
+
+    def get_config(self):
+        """The constructor's arguments."""
+        config = super().get_config()
+        return {
+            **config,
+            "learning_rate": "adaptive" if self.adaptive else config["learning_rate"],
+            "momentum": self.momentum,
+            "kl_clip": self.kl_clip,
+        }
+
+
+class _Given:
+    """A step that is taken as it is."""
+
+    def __init__(self, step):
+        self._step = step
+
+    def solve(self, damping):
+        del damping
+        done = tf.constant(int(Status.CONVERGED)), tf.constant(1), tf.constant(float("nan"))
+        return Solution(nest.scale(-1.0, self._step), *done)

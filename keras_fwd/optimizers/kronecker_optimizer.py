@@ -1,0 +1,189 @@
+"""What `KFAC` and `KFACPreconditioner` share: blocks, factors, and a direction from them."""
+
+import warnings
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import blocks, curvature, fisher
+from keras_fwd.checks import check_count, check_number
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.fisher import KINDS
+from keras_fwd.optimizers.block_report import BlockReport
+from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
+from keras_fwd.optimizers.factors import METHODS, Factors
+
+#: `damping="auto"` starts with this multiple of the mean eigenvalue of the factors.
+AUTO = 2.0
+#: What stands in the damping's variable until the first batch has told it.
+UNKNOWN = -1.0
+
+
+class KroneckerOptimizer(CurvatureOptimizer):
+    """Base class of optimizers that precondition with Kronecker factors.
+
+    Args:
+        learning_rate: As in `keras.optimizers.Optimizer`.
+        damping: `"auto"` or a number.
+        fisher: `"type-2"`, `"monte-carlo"` or `"empirical"`.
+        inverse: `"cholesky"` or `"eigen"`.
+        shared: `"expand"` or `"reduce"`.
+        factor_decay: Of the averages, at each update.
+        factor_every: Steps between updates of the factors, once training is under way.
+        inverse_every: Steps between renewals of an inverse, likewise.
+        max_trials: Of a step on its batch.
+        seed: Of the random signs.
+        name: Name of the optimizer.
+        **kwargs: Of `keras.optimizers.Optimizer`.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        damping,
+        fisher,
+        inverse,
+        shared,
+        factor_decay,
+        factor_every,
+        inverse_every,
+        max_trials,
+        seed,
+        name,
+        **kwargs,
+    ):
+        if kwargs.get("gradient_accumulation_steps"):
+            raise ConfigurationError(
+                f"{type(self).__name__}: gradient accumulation is not supported; use larger "
+                "batches. Received: gradient_accumulation_steps="
+                f"{kwargs['gradient_accumulation_steps']!r}."
+            )
+        auto = isinstance(damping, str) and damping == "auto"
+        super().__init__(learning_rate, 0.0 if auto else damping, max_trials, name, **kwargs)
+        call = type(self).__name__
+        _check_choice(call, "fisher", fisher, KINDS)
+        _check_choice(call, "inverse", inverse, METHODS)
+        _check_choice(call, "shared", shared, blocks.SHARED)
+        check_number(call, "factor_decay", factor_decay)
+        if factor_decay >= 1:
+            raise ConfigurationError(
+                f"{call}: `factor_decay` must be below 1, for the factors to change. "
+                f"Received: factor_decay={factor_decay!r}."
+            )
+        check_count(call, "factor_every", factor_every)
+        check_count(call, "inverse_every", inverse_every)
+        check_count(call, "seed", seed, least=0, most=2**31 - 1)
+        if auto:
+            self.damping.assign(UNKNOWN)
+        self._given_damping = damping
+        self.fisher = fisher
+        self.inverse = inverse
+        self.shared = shared
+        self.factor_decay = float(factor_decay)
+        self.factor_every = int(factor_every)
+        self.inverse_every = int(inverse_every)
+        self.seed = int(seed)
+        self._factors = None
+        self._saved = []  # state from a file, for variables that are yet to be made
+        self._compiled = None
+
+    def train_step(self, model, data):
+        """As `CurvatureOptimizer.train_step`; in eager code the step is compiled by itself.
+
+        The blocks are read from a graph.
+        """
+        if not tf.executing_eagerly():
+            return super().train_step(model, data)
+        if self._compiled is None:
+            self._compiled = tf.function(super().train_step)
+        return self._compiled(model, data)
+
+    def blocks(self, model, inputs=None):
+        """Which weights share a block of curvature, of which form, and why.
+
+        Args:
+            model: A built Keras model.
+            inputs: A batch; only needed for a model that does not know the shape of its inputs.
+
+        Returns:
+            A sequence of rows that prints as a table.
+
+        Raises:
+            ConfigurationError: the model is not built, or does not know the shape of its inputs.
+        """
+        return BlockReport.of(model, inputs, self.shared)
+
+    def direction(self, model_pass, expansion, hessian):
+        """The preconditioned gradient; factors and inverses are brought up to date before."""
+        step = self.step_number()
+        factors = self._bound(expansion)
+
+        def update():
+            H = hessian
+            if H is None and self.fisher != "empirical":
+                H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+            cotangents = fisher.Cotangents(
+                self.fisher, model_pass, expansion.leaves, H, tf.stack([self.seed, step])
+            )
+            factors.update(expansion.forward, cotangents)
+            return tf.constant(0)
+
+        tf.cond(factors.update_due(step, self.factor_every), update, lambda: tf.constant(0))
+        known = self.damping.value >= 0
+        first = tf.where(expansion.finite, AUTO * factors.mean_eigenvalue(), UNKNOWN)
+        self.damping.assign(tf.where(known, self.damping.value, first))
+        damping = tf.maximum(self.damping.value, 0.0)
+        factors.renew(step, self.inverse_every, damping)
+        return factors.solve(self._clip_gradients(expansion.gradient), damping)
+
+    def _bound(self, expansion):
+        """The factors, for the tensors of the trace that is being made."""
+        found = blocks.of_forward_pass(expansion.forward, expansion.leaves, self.shared)
+        if self._factors is None:
+            if not any(block.kind == "Kronecker" for block in found):
+                warnings.warn(
+                    f"{type(self).__name__}: no weight of the model is used as a matrix, so none "
+                    "has Kronecker factors: all are preconditioned with the diagonal of the "
+                    "curvature. `optimizer.blocks(model)` says why.",
+                    stacklevel=2,
+                )
+            self._factors = Factors(found, self._variable, self.inverse, self.factor_decay)
+        self._factors.bind(found, type(self).__name__)
+        return self._factors
+
+    def _variable(self, name, shape, dtype):
+        """A variable of zeros, or of what was saved for it."""
+        with tf.init_scope():
+            variable = self.add_variable(
+                shape=shape, dtype=dtype, name=name, initializer=keras.initializers.Zeros()
+            )
+            if self._saved and tuple(self._saved[0].shape) == tuple(variable.shape):
+                variable.assign(self._saved.pop(0))
+        return variable
+
+    def load_own_variables(self, store):
+        """Restores what was saved; factors wait for the first step, which makes their variables."""
+        values = [store[str(i)] for i in range(len(store.keys()))]
+        known = self.variables
+        for variable, value in zip(known, values, strict=False):
+            variable.assign(value)
+        self._saved = [tf.constant(value) for value in values[len(known) :]]
+
+    def get_config(self):
+        """The constructor's arguments."""
+        names = "weight_decay clipnorm global_clipnorm clipvalue use_ema ema_momentum "
+        names += "ema_overwrite_frequency"
+        own = "fisher inverse shared factor_decay factor_every inverse_every seed"
+        return {
+            **super().get_config(),
+            "damping": self._given_damping,
+            **{name: getattr(self, name) for name in (*names.split(), *own.split())},
+        }
+
+
+def _check_choice(call, argument, value, choices):
+    if value not in choices:
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be one of {', '.join(map(repr, choices))}. "
+            f"Received: {argument}={value!r}."
+        )
