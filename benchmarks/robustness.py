@@ -7,7 +7,7 @@ package of Hoffman, Roberts and Yaida reaches (`--torch PYTHON`: an interpreter 
 `jacobian-regularizer`; the same data, initial weights and batches in a process of its own). A
 training step with one projection: at most 2.5 plain ones.
 
-    python benchmarks/robustness.py [--seeds 5] [--epochs 15] [--strengths 0.01 0.03] [--cost-only]
+    python benchmarks/robustness.py [--seeds 5] [--epochs 15] [--strengths 0.003 0.01] [--cost-only]
 """
 
 import argparse
@@ -219,7 +219,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--strengths", type=float, nargs="*", default=[0.01, 0.03])
+    parser.add_argument("--strengths", type=float, nargs="*", default=[0.003, 0.005, 0.01])
     parser.add_argument("--repeats", type=int, default=100)
     parser.add_argument("--torch", help="Python with torch and jacobian-regularizer")
     parser.add_argument("--cost-only", action="store_true")

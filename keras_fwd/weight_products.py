@@ -75,9 +75,15 @@ class Product:
 
 
 class Path:
-    """The part of a graph that leads to the leaves."""
+    """The part of a graph that leads to the leaves.
+
+    Attributes:
+        leading: The ops on it.
+        single: Whether the batch is known to hold one example.
+    """
 
     def __init__(self, leaves):
+        self.single = all(leaf.shape.rank and leaf.shape[0] == 1 for leaf in leaves)
         self.leading = set()
         stack = [leaf.op for leaf in leaves]
         while stack:

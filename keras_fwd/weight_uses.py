@@ -85,7 +85,8 @@ def _uses(path, tensor, arrangement, in_order):
 def _elementwise(path, tensor, op, place):
     """A weight that meets a tensor entry by entry: with examples or, before that, without."""
     output = op.outputs[0]
-    if output.shape.num_elements() == tensor.shape.num_elements():
+    same = output.shape.num_elements() == tensor.shape.num_elements()
+    if same and not (path.single and output.shape.rank > 1):
         for use in _uses(path, output, Arrangement(), in_order=True):
             yield use if isinstance(use, Broadcast) else Other(op.type)
         return

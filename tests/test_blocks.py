@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_fwd
 from keras_fwd import blocks, curvature, double_gradient, fisher
 from keras_fwd.model import TrainingPass
 
@@ -135,7 +136,7 @@ def test_factors_against_dense_jacobians(name):
     make, shape = LAYERS[name]
     layer = make()
     model, x = net_of(layer, shape), normal(EXAMPLES, *shape)
-    found, computed = blocks_of(model, x, run=factors)
+    found, computed = blocks_of(model, x, factors)
     (block,) = [b for b in found if 0 in b.places]
     assert block.kind == "Kronecker", block
     left, right = computed[found.index(block)]
@@ -187,3 +188,181 @@ def owner_of(layer, block, shape):
         group, _, column = np.argwhere(matrix)[0]
         owners.append((group, column))
     return np.array(owners)
+
+
+def kron(pair):
+    left, right = pair
+    return np.kron(left[0], right[0])
+
+
+def ggn(model, loss, x):
+    y = np.zeros(model(x).shape)
+    return keras_fwd.gauss_newton(model, loss, x, y).to_dense().numpy()
+
+
+def blocks_of_ggn(model, loss, x, found):
+    """The diagonal blocks of the dense GGN: weights of a block lie together there."""
+    dense = ggn(model, loss, x)
+    ends = np.cumsum([0, *[v.shape.num_elements() for v in map(tf.constant, model.get_weights())]])
+    return [
+        dense[
+            ends[b.places[0]] : ends[b.places[-1] + 1], ends[b.places[0]] : ends[b.places[-1] + 1]
+        ]
+        for b in found
+    ]
+
+
+def built(layers, shape, loss="mse"):
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential([keras.Input(shape), *layers])
+    model.compile("sgd", loss)
+    for variable in model.trainable_variables:
+        variable.assign(normal(*variable.shape) / 2)
+    return model
+
+
+CROSS_ENTROPIES = {
+    "mse": (None, "mse"),
+    "softmax": ("softmax", "categorical_crossentropy"),
+    "sigmoid": ("sigmoid", "binary_crossentropy"),
+}
+
+
+@pytest.mark.parametrize("name", CROSS_ENTROPIES)
+def test_a_batch_of_one_is_the_block_ggn(name):
+    activation, loss = CROSS_ENTROPIES[name]
+    model = built([L.Dense(4, "tanh"), L.Dense(3, "relu"), L.Dense(3, activation)], (3,), loss)
+    x = normal(1, 3)
+    found, computed = blocks_of(model, x, factors)
+    assert len(found) == 3
+    for block, expected in zip(computed, blocks_of_ggn(model, loss, x, found), strict=True):
+        assert np.abs(expected).max() > 1e-6
+        np.testing.assert_allclose(kron(block), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_deep_linear_net_is_the_block_ggn():
+    model = built([L.Dense(4), L.Dense(3), L.Dense(2)], (3,))
+    x = normal(6, 3)
+    found, computed = blocks_of(model, x, factors)
+    for block, expected in zip(computed, blocks_of_ggn(model, "mse", x, found), strict=True):
+        np.testing.assert_allclose(kron(block), expected, rtol=1e-9, atol=1e-12)
+
+
+MEAN, MEAN_2D = L.GlobalAveragePooling1D, L.GlobalAveragePooling2D
+SHARED = {
+    "expand, dense at positions": ("expand", [L.Dense, 4], [L.Dense, 2], None, (5, 3)),
+    "reduce, dense and mean": ("reduce", [L.Dense, 4], [L.Dense, 2], MEAN, (5, 3)),
+    "expand, convolution at positions": ("expand", [L.Conv1D, 4, 2], [L.Dense, 2], None, (5, 3)),
+    "reduce, convolution and mean": ("reduce", [L.Conv2D, 4, 2], [L.Dense, 2], MEAN_2D, (3, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_linear_layers_are_the_block_ggn(name):
+    """Eschenhagen et al. (2023): expand where each position has a loss, reduce behind a mean."""
+    shared, (first, *arguments), (last, width), pooling, shape = SHARED[name]
+    layers = [first(*arguments), *([pooling()] if pooling else []), last(width)]
+    model, x = built(layers, shape), normal(3, *shape)
+    found, computed = blocks_of(model, x, factors, shared=shared)
+    for block, expected in zip(computed, blocks_of_ggn(model, "mse", x, found), strict=True):
+        np.testing.assert_allclose(kron(block), expected, rtol=1e-9, atol=1e-12)
+    other = "expand" if shared == "reduce" else "reduce"
+    _, wrong = blocks_of(model, x, factors, shared=other)
+    assert not np.allclose(kron(wrong[0]), kron(computed[0]), rtol=1e-3)
+
+
+def test_empirical_fisher_of_one_example():
+    model = built([L.Dense(4, "tanh"), L.Dense(3)], (3,))
+    x = normal(1, 3)
+    found, computed = blocks_of(model, x, factors, kind="empirical")
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(model(x) ** 2)
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    for block, pair in zip(found, computed, strict=True):
+        gradient = np.concatenate([gradients[place].numpy().ravel() for place in block.places])
+        np.testing.assert_allclose(kron(pair), np.outer(gradient, gradient), rtol=1e-9, atol=1e-14)
+
+
+SCALES = {
+    "LayerNormalization": (L.LayerNormalization, (3, 4)),
+    "GroupNormalization": (lambda: L.GroupNormalization(2), (3, 4)),
+    "RMSNormalization": (L.RMSNormalization, (3, 4)),
+    "BatchNormalization": (L.BatchNormalization, (3, 4)),
+    "bias alone": (lambda: Shift(), (3, 4)),
+}
+
+
+class Shift(L.Layer):
+    def build(self, shape):
+        self.shift = self.add_weight(shape=(shape[-1],))
+
+    def call(self, x):
+        return keras.ops.tanh(x + self.shift)
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scales_and_shifts_have_the_diagonal_of_the_ggn(name):
+    make, shape = SCALES[name]
+    model = built([make(), L.Flatten(), L.Dense(2)], shape)
+    x = normal(EXAMPLES, *shape)
+    found, computed = blocks_of(model, x, factors)
+    with tf.GradientTape(persistent=True) as tape:
+        outputs = model(x, training=True)
+    count = len(model.layers[0].trainable_variables)
+    assert [b.kind for b in found[:count]] == ["scale and shift"] * count
+    for block, squares in zip(found[:count], computed[:count], strict=True):
+        variable = model.trainable_variables[block.places[0]].value
+        rows = tape.jacobian(outputs, variable, experimental_use_pfor=False).numpy()
+        expected = 2 / outputs.numpy().size * (rows**2).sum((0, 1))
+        np.testing.assert_allclose(squares, expected, rtol=1e-9, atol=1e-13)
+
+
+def test_embeddings_count_what_was_looked_up():
+    inputs = keras.Input([3], dtype="int32")
+    y = L.Dense(2)(L.Flatten()(L.Embedding(5, 2)(inputs)))
+    model = keras.Model(inputs, y)
+    model.compile("sgd", "mse")
+    x = np.array([[0, 1, 1], [4, 1, 0]], "int32")
+    found, ((left, right), _) = blocks_of(model, x, factors)
+    assert found[0].kind == "Kronecker" and left.shape == (1, 5) and right.shape == (1, 2, 2)
+    np.testing.assert_allclose(left[0], np.array([2, 3, 0, 0, 1]) / 6)
+    kernel = model.layers[-1].kernel.numpy().reshape(3, 2, 2)
+    expected = 2 * 2 / 4 * np.einsum("tij,tkj->ik", kernel, kernel)  # two examples, 2 / (2 · 2)
+    np.testing.assert_allclose(right[0], expected, rtol=1e-9)
+
+
+def test_monte_carlo_has_the_mean_of_type_2():
+    inputs = keras.Input([4, 3])
+    y = L.LSTM(3)(L.LayerNormalization()(L.Dense(3, "tanh")(inputs)))
+    model = keras.Model(inputs, L.Dense(3, "softmax")(y))
+    model.compile("sgd", "categorical_crossentropy")
+    for variable in model.trainable_variables:
+        variable.assign(normal(*variable.shape))
+    x = normal(3, 4, 3)
+    found, exact = blocks_of(model, x, factors)
+    kinds = [b.kind for b in found]
+    assert kinds.count("diagonal") == 3 and kinds.count("scale and shift") == 2
+
+    def many(blocks, forward, cotangents):
+        def draw(seed):
+            cotangents._seed = tf.stack([seed, 7])
+            return [
+                part[1] if block.kind == "Kronecker" else part
+                for block, part in zip(blocks, factors(blocks, forward, cotangents), strict=True)
+            ]
+
+        cotangents.kind = "monte-carlo"
+        dtypes = [tf.float64] * len(blocks)
+        return tf.map_fn(draw, tf.range(400), fn_output_signature=dtypes)
+
+    _, drawn = blocks_of(model, x, many)
+    dense = np.diagonal(ggn(model, "categorical_crossentropy", x))
+    ends = np.cumsum([0, *[weight.size for weight in model.get_weights()]])
+    for block, one, draws in zip(found, exact, drawn, strict=True):
+        place = block.places[0]
+        expected = one[1] if block.kind == "Kronecker" else one
+        if block.kind == "diagonal":  # one combination of signs is no sum over columns
+            expected = dense[ends[place] : ends[place + 1]].reshape(block.shape)
+        error = draws.std(0, ddof=1) / np.sqrt(len(draws))
+        off = np.abs(draws.mean(0) - expected) / np.maximum(error, 1e-12)
+        assert (off < 3).mean() > 0.97 and off.max() < 6, (block.kind, off.max())

@@ -37,11 +37,13 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     #: Batches in a row without a finite loss after which training stops.
     patience = 20
+    #: The smallest `max_trials`.
+    least_trials = 1
 
     def __init__(self, learning_rate, damping, max_trials, name, **kwargs):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         check_number(type(self).__name__, "damping", damping)
-        check_count(type(self).__name__, "max_trials", max_trials)
+        check_count(type(self).__name__, "max_trials", max_trials, self.least_trials)
         self.initial_damping = float(damping)
         self.max_trials = int(max_trials)
         scalar = functools.partial(self.add_variable, shape=(), dtype="float32")

@@ -14,7 +14,7 @@ from keras_fwd.optimizers.plane import Plane
 from keras_fwd.solvers import Solution, Status
 
 #: The damping follows the reduction ratio by this factor, up or down, in every step.
-DAMPING_FACTOR = 0.95
+DAMPING_FACTOR = 0.97
 #: By how much it rises after a step that had to be shortened.
 AFTER_REJECTION = 2.0
 SMALLEST, LARGEST = 1e-8, 1e8
@@ -44,7 +44,7 @@ class KFAC(KroneckerOptimizer):
             of the loss smallest, with the exact Gauss-Newton matrix on the batch; the damping
             follows how well the model predicted, and a step that raises the loss is made shorter.
             Or a float, a schedule or a callable, with `momentum`, `kl_clip` and fixed damping.
-        damping: `λ`, what is added to the curvature, not negative; or `"auto"` (default): twice the
+        damping: `λ`, what is added to the curvature, not negative; or `"auto"` (default): a tenth of the
             mean eigenvalue of the factors on the first batch.
         momentum: Share of the last step in the next, at least 0 and below 1, for a learning rate
             that is given. Default 0.9.

@@ -13,8 +13,8 @@ from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
 
-#: `damping="auto"` starts with this multiple of the mean eigenvalue of the factors.
-AUTO = 2.0
+#: `damping="auto"` starts with this share of the mean eigenvalue of the factors.
+AUTO = 0.1
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
 
@@ -36,6 +36,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
         name: Name of the optimizer.
         **kwargs: Of `keras.optimizers.Optimizer`.
     """
+
+    least_trials = 0
 
     def __init__(
         self,
@@ -96,7 +98,10 @@ class KroneckerOptimizer(CurvatureOptimizer):
             return super().train_step(model, data)
         if self._compiled is None:
             self._compiled = tf.function(super().train_step)
-        return self._compiled(model, data)
+        tensors = [
+            leaf if leaf is None else tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(data)
+        ]
+        return self._compiled(model, tf.nest.pack_sequence_as(data, tensors))
 
     def blocks(self, model, inputs=None):
         """Which weights share a block of curvature, of which form, and why.
