@@ -27,6 +27,7 @@ from keras_fwd.jvp_from_vjp import jvp_from_vjp
 from keras_fwd.leaks.report import LeakReport
 from keras_fwd.linear_map import LinearMap
 from keras_fwd.optimizers.gauss_newton import GaussNewton
+from keras_fwd.optimizers.kfac import KFAC
 from keras_fwd.regularize import regularize
 from keras_fwd.seal import find_leaks, seal_leaks
 from keras_fwd.sensitivity.report import SensitivityReport, sensitivity_report
@@ -35,6 +36,7 @@ from keras_fwd.taylor import directional_derivatives, laplacian
 __version__ = "0.1.0"
 
 __all__ = [
+    "KFAC",
     "ConfigurationError",
     "GaussNewton",
     "JacobianNormCallback",

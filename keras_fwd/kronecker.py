@@ -64,8 +64,13 @@ def split_damping(left, right, damping):
     """
     ratio = tf.math.divide_no_nan(mean_eigenvalue(left), mean_eigenvalue(right))
     pi = tf.sqrt(tf.where((ratio > 0) & tf.math.is_finite(ratio), ratio, tf.ones_like(ratio)))
-    root = tf.sqrt(tf.cast(damping, pi.dtype))
+    root = tf.sqrt(_as(damping, pi.dtype))
     return pi * root, root / pi
+
+
+def _as(number, dtype):
+    # tf.cast would take a Python number through float32.
+    return tf.cast(number, dtype) if tf.is_tensor(number) else tf.constant(number, dtype)
 
 
 def _rounding(factor):
@@ -149,7 +154,7 @@ def solve_eigen(left, x, right, damping):
     values = left.values[:, :, None] * right.values[:, None, :]
     largest = tf.reduce_max(values, axis=[1, 2], keepdims=True)
     floor = tf.where(largest > 0, _rounding(x) * largest, tf.ones_like(largest))
-    x = x / (values + tf.maximum(tf.cast(damping, x.dtype), floor))
+    x = x / (values + tf.maximum(_as(damping, x.dtype), floor))
     if right.basis is not None:
         x = tf.linalg.matmul(x, right.basis, transpose_b=True)
     if left.basis is not None:

@@ -83,6 +83,7 @@ FLOORS = {
         "optimizers.damping",
         "optimizers.watch",
         "optimizers.expansion",
+        "optimizers.training_checks",
         "optimizers.curvature_optimizer",
         "optimizers.gauss_newton",
         "optimizers.plane",

@@ -13,11 +13,7 @@ L = keras.layers
 EXAMPLES = 4
 
 
-@pytest.fixture(autouse=True)
-def double_precision():
-    keras.config.set_floatx("float64")
-    yield
-    keras.config.set_floatx("float32")
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def normal(*shape):
@@ -127,7 +123,12 @@ def oracle(layer, model, x):
     return by_weight, by_z, scale
 
 
-@pytest.mark.parametrize("name", LAYERS)
+FAST = ("Dense", "Dense at positions", "EinsumDense", "Conv2D same, strides")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
+)
 def test_factors_against_dense_jacobians(name):
     """Each row of ∂z/∂W is the input of one output: it holds `a` in the columns of that output.
 
@@ -331,6 +332,7 @@ def test_embeddings_count_what_was_looked_up():
     np.testing.assert_allclose(right[0], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_monte_carlo_has_the_mean_of_type_2():
     inputs = keras.Input([4, 3])
     y = L.LSTM(3)(L.LayerNormalization()(L.Dense(3, "tanh")(inputs)))

@@ -18,6 +18,7 @@ from keras_fwd.model import Recorder, TrainingPass, loss_tracker
 from keras_fwd.optimizers import damping as control
 from keras_fwd.optimizers import hook
 from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.training_checks import check_training
 from keras_fwd.optimizers.watch import Watch
 
 
@@ -155,7 +156,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         if not model.built:
             with Recorder([], []):  # makes the weights, and changes nothing else
                 model(batch[0], training=False)
-        _check_model(self, model, batch)
+        check_training(self, model, batch)
         if not self.built:
             self.build(model.trainable_variables)
         model_pass = self._pass_of(model)
@@ -275,27 +276,3 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             "damping": self.initial_damping,
             "max_trials": self.max_trials,
         }
-
-
-def _check_model(optimizer, model, batch):
-    if any(leaf.shape.rank and leaf.shape[0] == 0 for leaf in nest.live(batch[0])):
-        raise ConfigurationError(
-            f"{type(optimizer).__name__}: a batch must hold at least one example. "
-            f"Received: {nest.describe(batch[0])}."
-        )
-    if model.loss is None and type(model).compute_loss is keras.Model.compute_loss:
-        raise ConfigurationError(
-            f"{type(optimizer).__name__}: the model must be compiled with a `loss`, or override "
-            "`compute_loss`: terms of `add_loss` alone have a gradient, but no curvature in the "
-            "outputs. Received: loss=None."
-        )
-    if not model.trainable_variables:
-        raise ConfigurationError(
-            f"{type(optimizer).__name__}: the model must have trainable weights; set "
-            f"`layer.trainable = True` before `compile`. Received: {model.name!r}, all frozen."
-        )
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ConfigurationError(
-            f"{type(optimizer).__name__}: training on several devices is not supported yet. "
-            f"Received: {tf.distribute.get_strategy().num_replicas_in_sync} replicas."
-        )

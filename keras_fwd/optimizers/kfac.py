@@ -44,8 +44,8 @@ class KFAC(KroneckerOptimizer):
             of the loss smallest, with the exact Gauss-Newton matrix on the batch; the damping
             follows how well the model predicted, and a step that raises the loss is made shorter.
             Or a float, a schedule or a callable, with `momentum`, `kl_clip` and fixed damping.
-        damping: `λ`, what is added to the curvature, not negative; or `"auto"` (default): a tenth of the
-            mean eigenvalue of the factors on the first batch.
+        damping: `λ`, what is added to the curvature, not negative; or `"auto"` (default): the
+            mean eigenvalue of the factors on the first batch, a tenth of it if `"adaptive"`.
         momentum: Share of the last step in the next, at least 0 and below 1, for a learning rate
             that is given. Default 0.9.
         kl_clip: Bound on `learning_rate² · ⟨gradient, direction⟩`, twice the change of the model's
@@ -153,6 +153,11 @@ class KFAC(KroneckerOptimizer):
         self.momentum = float(momentum)
         self.kl_clip = None if kl_clip is None else float(kl_clip)
         self._last_step = None
+
+    @property
+    def auto_damping(self):
+        """Less where it is adapted, and steps are judged."""
+        return 0.1 if self.adaptive else 1.0
 
     def expansion(self, model_pass):
         """The loss of the batch; with pushforwards where steps are judged."""

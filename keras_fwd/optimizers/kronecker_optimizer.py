@@ -13,8 +13,6 @@ from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
 
-#: `damping="auto"` starts with this share of the mean eigenvalue of the factors.
-AUTO = 0.1
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
 
@@ -38,6 +36,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
     """
 
     least_trials = 0
+    #: `damping="auto"` in mean eigenvalues of the factors.
+    auto_damping = 1.0
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
 
         tf.cond(factors.update_due(step, self.factor_every), update, lambda: tf.constant(0))
         known = self.damping.value >= 0
-        first = tf.where(expansion.finite, AUTO * factors.mean_eigenvalue(), UNKNOWN)
+        first = tf.where(expansion.finite, self.auto_damping * factors.mean_eigenvalue(), UNKNOWN)
         self.damping.assign(tf.where(known, self.damping.value, first))
         damping = tf.maximum(self.damping.value, 0.0)
         factors.renew(step, self.inverse_every, damping)
