@@ -59,14 +59,18 @@ def linearization(call, fn, primals, wrt="inputs"):
     point = functional.resolve(call, fn, primals, wrt)
     fuse = _check_by_tracing(call, fn, point)
     forward = passes.Forward(call, point, persistent=True, fuse=fuse)
+    return forward, jacobian_at(forward)
+
+
+def jacobian_at(forward):
+    """The Jacobian of a forward pass whose tape is persistent, as a `LinearMap`."""
     pullback = passes.Pullback(forward, persistent=True)
-    jacobian = LinearMap(
+    return LinearMap(
         lambda tangents: pullback.push(nest.live(tangents)),
         forward.pull,
-        nest.spec(point.sources),
+        nest.spec(forward.point.sources),
         nest.spec(forward.outputs),
     )
-    return forward, jacobian
 
 
 @functional.public

@@ -86,6 +86,7 @@ FLOORS = {
         "optimizers.training_checks",
         "optimizers.curvature_optimizer",
         "optimizers.gauss_newton",
+        "optimizers.sub_batch",
         "optimizers.plane",
         "optimizers.factors",
         "optimizers.block_report",

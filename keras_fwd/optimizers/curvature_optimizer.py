@@ -166,9 +166,9 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         system = self.linear_system(model_pass, expansion)
         search = self._search(model_pass, expansion, system)
         model_pass.outputs, model_pass.recorder = outputs, recorder
+        self.damping.assign(self.next_damping(search))
         self.take_step(model_pass, expansion, search)
         recorder.commit(search["accepted"])
-        self.damping.assign(self.next_damping(search))
         self._growth.assign(search["growth"])
         self._watch.update(model_pass, expansion)
         self._iterations.assign_add(1)

@@ -6,6 +6,13 @@ import tensorflow as tf
 ACCEPT = 1e-4
 SMALLEST = 1e-16
 LARGEST = 1e16
+#: The same bounds for `follow`, whose damping is of curvature in single precision.
+LEAST = 1e-8
+MOST = 1e8
+#: `follow` changes the damping by this factor for each step, up or down,
+FACTOR = 0.95
+#: and raises it by this one after a step that had to be shortened.
+AFTER_REJECTION = 2.0
 
 
 def reduction_ratio(before, after, predicted):
@@ -46,6 +53,27 @@ def adapt(damping, growth, ratio, accepted):
         tf.minimum(next_damping, LARGEST),
         tf.where(accepted, 2.0, tf.minimum(2.0 * growth, 1e8)),
     )
+
+
+def follow(damping, ratio, steps, at_once):
+    """Levenberg and Marquardt's rule, in small steps: the next damping.
+
+    Args:
+        damping: Of the step.
+        ratio: Its reduction ratio.
+        steps: How many steps it stands for: those since the last one that was judged.
+        at_once: Whether the first trial was accepted.
+
+    References:
+        Martens and Grosse, Optimizing neural networks with Kronecker-factored approximate
+        curvature, ICML (2015), section 6.5.
+    """
+    ratio = tf.cast(ratio, damping.dtype)
+    down = tf.pow(tf.cast(FACTOR, damping.dtype), tf.cast(steps, damping.dtype))
+    factor = tf.where(ratio > 0.75, down, tf.where(ratio < 0.25, 1 / down, tf.ones_like(down)))
+    floor = tf.where(damping > 0, LEAST, 0.0)  # zero stays zero while steps are accepted
+    raised = tf.minimum(tf.maximum(damping, LEAST) * AFTER_REJECTION, MOST)
+    return tf.where(at_once, tf.maximum(damping * factor, floor), raised)
 
 
 def _epsilon(dtype):

@@ -5,19 +5,15 @@ import functools
 import keras
 import tensorflow as tf
 
-from keras_fwd import curvature, model, nest
-from keras_fwd.checks import check_number
+from keras_fwd import model, nest
+from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers import damping as control
 from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.factors import growing_period
 from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
-from keras_fwd.optimizers.plane import Plane
-from keras_fwd.solvers import Solution, Status
-
-#: The damping follows the reduction ratio by this factor, up or down, in every step.
-DAMPING_FACTOR = 0.97
-#: By how much it rises after a step that had to be shortened.
-AFTER_REJECTION = 2.0
-SMALLEST, LARGEST = 1e-8, 1e8
+from keras_fwd.optimizers.plane import Given, Plane
+from keras_fwd.optimizers.sub_batch import jacobian_and_hessian
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
@@ -66,6 +62,10 @@ class KFAC(KroneckerOptimizer):
             different steps. Default 32.
         max_trials: How often a step that raises the loss is shortened before it is given up; 0
             takes every step. Default 8 with `"adaptive"`, else 0.
+        judge_every: Steps from one that is tried on its batch before it is taken to the next.
+            Default 4; each step in the beginning, and after one that failed.
+        curvature_batch: The exact curvature along a step is that of at most this many examples of
+            the batch; None for all. Default 128.
         seed: Of the random signs, a whole number. Default 0.
         name: Name of the optimizer.
         **kwargs: `weight_decay` (with `"adaptive"`, times the step size), `clipnorm`,
@@ -116,6 +116,8 @@ class KFAC(KroneckerOptimizer):
         factor_every=8,
         inverse_every=32,
         max_trials=None,
+        judge_every=4,
+        curvature_batch=128,
         seed=0,
         name="kfac",
         **kwargs,
@@ -142,6 +144,9 @@ class KFAC(KroneckerOptimizer):
                 "KFAC: `momentum` must be at least 0 and below 1, or steps would never end. "
                 f"Received: momentum={momentum!r}."
             )
+        check_count("KFAC", "judge_every", judge_every)
+        if curvature_batch is not None:
+            check_count("KFAC", "curvature_batch", curvature_batch)
         if kl_clip is not None:
             check_number("KFAC", "kl_clip", kl_clip, above=True)
         if adaptive and trials == 0:
@@ -152,36 +157,42 @@ class KFAC(KroneckerOptimizer):
         self.adaptive = adaptive
         self.momentum = float(momentum)
         self.kl_clip = None if kl_clip is None else float(kl_clip)
+        self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
+        self.judge_every = int(judge_every)
         self._last_step = None
+        if self.max_trials > 0:
+            self._accepted = self.add_variable(
+                shape=(), dtype="int32", name="accepted_steps", initializer="zeros"
+            )
+            self._ratio = self.add_variable(
+                shape=(), dtype="float32", name="reduction_ratio", initializer="ones"
+            )
 
     @property
     def auto_damping(self):
         """Less where it is adapted, and steps are judged."""
-        return 0.1 if self.adaptive else 1.0
+        return 3.0 if self.adaptive else 1.0
 
     def expansion(self, model_pass):
-        """The loss of the batch; with pushforwards where steps are judged."""
-        return Expansion(model_pass, pushforwards=self.max_trials > 0)
+        """The loss of the batch and its gradient."""
+        return Expansion(model_pass, pushforwards=False)
 
     def linear_system(self, model_pass, expansion):
         """The plane of direction and last step, or the one step of a given learning rate."""
-        judged = self.max_trials > 0
-        H = None
-        if judged:
-            H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
-        direction = self.direction(model_pass, expansion, H)
+        direction = self.direction(model_pass, expansion)
         last = self._last()
-        damping = tf.maximum(self.damping.value, 0.0)
+        if self.adaptive:
+            vectors = direction, last
+        else:
+            rate = self._clipped_rate(expansion, direction)
+            vectors = (nest.add_scaled(nest.scale(self.momentum, last), -rate, direction),)
+            if self.max_trials == 0:
+                return Given(vectors[0])
+        J, H = jacobian_and_hessian(model_pass, expansion, self.curvature_batch)
         ridge = None
         if any(variable.regularizer is not None for variable in model_pass.variables):
             ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
-        if self.adaptive:
-            return Plane(expansion, H, ridge, direction, last, damping)
-        rate = self._clipped_rate(expansion, direction)
-        step = nest.add_scaled(nest.scale(self.momentum, last), -rate, direction)
-        if judged:  # the plane of one step, whose length is known
-            return Plane(expansion, H, ridge, step, nest.zeros_like(step), damping, length=1.0)
-        return _Given(step)
+        return Plane(J, H, ridge, expansion.gradient, vectors, tf.maximum(self.damping.value, 0.0))
 
     def _last(self):
         if self._last_step is None:
@@ -213,17 +224,39 @@ class KFAC(KroneckerOptimizer):
         ]
 
     def _search(self, model_pass, expansion, system):
-        if self.max_trials > 0:
-            return super()._search(model_pass, expansion, system)
-        step = self.step(expansion, system, system.solve(self.damping.value))
+        if self.max_trials == 0:
+            return self._unjudged(model_pass, expansion, system)
+        judged = super()._search
+        return tf.cond(
+            tf.equal(self._accepted.value % self._period(), 0),
+            lambda: judged(model_pass, expansion, system),
+            lambda: self._unjudged(model_pass, expansion, system),
+        )
+
+    def _period(self):
+        """Steps from one that is judged to the next; 1 at first and after one that failed."""
+        return growing_period(self._accepted.value, self.judge_every)
+
+    def _unjudged(self, model_pass, expansion, system):
+        """A step that is taken as it is, in the words of a search."""
+        damping = tf.identity(self.damping.value)
+        step = self.step(expansion, system, system.solve(tf.maximum(damping, 0.0)))
         values = self.moved(model_pass, expansion, step)
         good = expansion.finite & nest.all_finite(values)
         keep = functools.partial(tf.where, good)
         return {
+            "trials": tf.constant(0),
             "accepted": good,
             "values": nest.map_live(keep, values, expansion.values),
-            "growth": self._growth.value,
+            "damping": damping,
+            "growth": tf.identity(self._growth.value),
+            "ratio": self._last_ratio(),
+            "iterations": tf.constant(0),
         }
+
+    def _last_ratio(self):
+        """Of the last step that was judged."""
+        return tf.identity(self._ratio.value) if self.max_trials > 0 else tf.ones([])
 
     def predicted_change(self, expansion, system, step):
         """By the exact Gauss-Newton matrix on the batch."""
@@ -231,26 +264,23 @@ class KFAC(KroneckerOptimizer):
         return system.predicted_change
 
     def next_damping(self, search):
-        """Levenberg and Marquardt's rule, in small steps."""
+        """Follows the reduction ratio of the steps that are judged."""
         damping = tf.identity(self.damping.value)
         if not self.adaptive:
             return damping
-        ratio = search["ratio"]
-        up, down = 1 / DAMPING_FACTOR, DAMPING_FACTOR
-        factor = tf.where(ratio > 0.75, down, tf.where(ratio < 0.25, up, 1.0))
-        least = tf.where(damping > 0, SMALLEST, 0.0)  # zero stays zero while steps are accepted
-        followed = tf.maximum(damping * factor, least)
-        raised = tf.minimum(tf.maximum(damping, SMALLEST) * AFTER_REJECTION, LARGEST)
-        at_once = tf.equal(search["trials"], 1) & search["accepted"]
-        # Without a trial, on a batch that is not finite, there is nothing to learn.
-        tried = (search["trials"] > 0) & (damping >= 0)
-        return tf.where(tried, tf.where(at_once, followed, raised), damping)
+        followed = control.follow(damping, search["ratio"], self._period(), _at_once(search))
+        # Without a trial there is nothing to learn.
+        return tf.where((search["trials"] > 0) & (damping >= 0), followed, damping)
 
     def take_step(self, model_pass, expansion, search):
-        """New weights, their averages, and the step for the next one's momentum."""
+        """New weights, their averages, and what the next step needs to know."""
         moved = nest.add_scaled(search["values"], -1.0, expansion.values)
         for variable, value in zip(self._last_step, moved, strict=True):
             variable.assign(value)
+        if self.max_trials > 0:
+            failed = (search["trials"] > 0) & ~_at_once(search)
+            self._accepted.assign(tf.where(failed, 0, self._accepted.value + 1))
+            self._ratio.assign(search["ratio"])
         super().take_step(model_pass, expansion, search)
 
     def step_logs(self, search):
@@ -265,16 +295,10 @@ class KFAC(KroneckerOptimizer):
             "learning_rate": "adaptive" if self.adaptive else config["learning_rate"],
             "momentum": self.momentum,
             "kl_clip": self.kl_clip,
+            "judge_every": self.judge_every,
+            "curvature_batch": self.curvature_batch,
         }
 
 
-class _Given:
-    """A step that is taken as it is."""
-
-    def __init__(self, step):
-        self._step = step
-
-    def solve(self, damping):
-        del damping
-        done = tf.constant(int(Status.CONVERGED)), tf.constant(1), tf.constant(float("nan"))
-        return Solution(nest.scale(-1.0, self._step), *done)
+def _at_once(search):
+    return tf.equal(search["trials"], 1) & search["accepted"]

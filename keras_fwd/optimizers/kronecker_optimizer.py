@@ -118,14 +118,14 @@ class KroneckerOptimizer(CurvatureOptimizer):
         """
         return BlockReport.of(model, inputs, self.shared)
 
-    def direction(self, model_pass, expansion, hessian):
+    def direction(self, model_pass, expansion):
         """The preconditioned gradient; factors and inverses are brought up to date before."""
         step = self.step_number()
         factors = self._bound(expansion)
 
         def update():
-            H = hessian
-            if H is None and self.fisher != "empirical":
+            H = None
+            if self.fisher != "empirical":
                 H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
             cotangents = fisher.Cotangents(
                 self.fisher, model_pass, expansion.leaves, H, tf.stack([self.seed, step])

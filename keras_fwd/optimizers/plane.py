@@ -12,31 +12,31 @@ class Plane:
     The curvature on the plane is the exact GGN on the batch, from two pushforwards.
 
     Args:
-        expansion: The `Expansion` of the loss; its curvature is not used.
+        jacobian: `LinearMap` from the weights to the outputs.
         hessian: The loss's Hessian in the outputs.
         ridge: Curvature of the weights' regularizers, or None: list like the weights.
-        direction: `d`, a list like the weights.
-        last: `s`, the last step.
+        gradient: Of the loss, a list like the weights.
+        vectors: `(d, s)`, the direction and the last step, each a list like the weights; or the
+            one step `d` that is to be taken as it is.
         damping: `λ`.
-        length: A given multiple of `d` to step by, instead of the best one.
 
     References:
         Martens and Grosse (2015), section 7.
     """
 
-    def __init__(self, expansion, hessian, ridge, direction, last, damping, length=None):
-        self._vectors = direction, last
+    def __init__(self, jacobian, hessian, ridge, gradient, vectors, damping):
+        self._vectors = vectors
         self._damping = damping
-        self._length = length
-        pairs = [(0, 0), (0, 1), (1, 1)]
-        pushed = [expansion.jacobian._mv(v) for v in self._vectors]
+        count = len(vectors)
+        self._pairs = [(i, j) for i in range(count) for j in range(i, count)]
+        pushed = [jacobian._mv(v) for v in vectors]
         curved = [hessian._mv(p) for p in pushed]
-        self._slope = [nest.dot(expansion.gradient, v) for v in self._vectors]
-        self._lengths = [nest.dot(self._vectors[i], self._vectors[j]) for i, j in pairs]
-        self._curvature = [nest.dot(pushed[i], curved[j]) for i, j in pairs]
+        self._slope = [nest.dot(gradient, v) for v in vectors]
+        self._lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
+        self._curvature = [nest.dot(pushed[i], curved[j]) for i, j in self._pairs]
         if ridge is not None:
-            ridged = [nest.map_live(tf.multiply, ridge, v) for v in self._vectors]
-            extra = [nest.dot(self._vectors[i], ridged[j]) for i, j in pairs]
+            ridged = [nest.map_live(tf.multiply, ridge, v) for v in vectors]
+            extra = [nest.dot(vectors[i], ridged[j]) for i, j in self._pairs]
             self._curvature = [c + e for c, e in zip(self._curvature, extra, strict=True)]
         self.predicted_change = self.step_size = tf.zeros_like(self._slope[0])  # of the last solve
 
@@ -44,11 +44,26 @@ class Plane:
         """`Solution`: the negative of the step, shorter by as much as the damping was raised."""
         least = 1e-8  # see `damping.adapt`
         shorter = tf.maximum(damping, least) / tf.maximum(self._damping, least)
-        pairs = zip(self._curvature, self._lengths, strict=True)
+        shorter = tf.cast(shorter, self._slope[0].dtype)
+        shares = self._best(shorter) if len(self._vectors) == 2 else [1 / shorter]
+        self.step_size = tf.abs(shares[0])
+        curved = [
+            c * shares[i] * shares[j] * (1 if i == j else 2)
+            for c, (i, j) in zip(self._curvature, self._pairs, strict=True)
+        ]
+        slopes = [p * x for p, x in zip(self._slope, shares, strict=True)]
+        self.predicted_change = tf.add_n(slopes) + tf.add_n(curved) / 2
+        step = nest.scale(shares[0], self._vectors[0])
+        for share, vector in zip(shares[1:], self._vectors[1:], strict=True):
+            step = nest.add_scaled(step, share, vector)
+        done = tf.constant(int(Status.CONVERGED)), tf.constant(1), tf.zeros_like(shares[0])
+        return Solution(nest.scale(-1.0, step), *done)
+
+    def _best(self, shorter):
+        """Shares of both vectors where the damped model, its curvature times a factor, is least."""
         a, b, c = (
-            tf.cast(shorter, curved.dtype)
-            * (curved + tf.cast(self._damping, curved.dtype) * square)
-            for curved, square in pairs
+            shorter * (curved + tf.cast(self._damping, curved.dtype) * square)
+            for curved, square in zip(self._curvature, self._lengths, strict=True)
         )
         p, q = self._slope
         one, zero = tf.ones_like(a), tf.zeros_like(a)
@@ -61,14 +76,17 @@ class Plane:
         apart = determinant > 1e-4  # else the two are one direction, to rounding
         x = tf.where(apart, -(p - cosine * q) / tf.where(apart, determinant, one), -p)
         y = tf.where(apart, -(q - cosine * p) / tf.where(apart, determinant, one), zero)
-        x, y = x * first, y * second
-        if self._length is not None:
-            x, y = self._length / tf.cast(shorter, one.dtype), zero
-        self.step_size = tf.abs(x)
-        u, v, w = self._curvature
-        slope = self._slope[0] * x + self._slope[1] * y
-        self.predicted_change = slope + (u * x * x + 2 * v * x * y + w * y * y) / 2
-        step = nest.add_scaled(nest.scale(x, self._vectors[0]), y, self._vectors[1])
-        return Solution(
-            nest.scale(-1.0, step), tf.constant(int(Status.CONVERGED)), tf.constant(1), zero
-        )
+        return [x * first, y * second]
+
+
+class Given:
+    """A step that is taken as it is."""
+
+    def __init__(self, step):
+        self._step = step
+
+    def solve(self, damping):
+        """`Solution`: the negative of the step."""
+        del damping
+        done = tf.constant(int(Status.CONVERGED)), tf.constant(1), tf.constant(float("nan"))
+        return Solution(nest.scale(-1.0, self._step), *done)
