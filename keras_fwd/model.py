@@ -59,6 +59,7 @@ class TrainingPass:
         recorder: The updates of the last call.
         losses: A Keras loss (or None) for each leaf of the outputs.
         loss_is_of_outputs: Whether the weights enter the loss through the outputs only.
+        loss_scale: What the loss is multiplied with on its way back, a scalar, or None.
     """
 
     def __init__(self, model):
@@ -69,6 +70,7 @@ class TrainingPass:
         self.recorder: Any = None
         self.losses: list = []
         self.loss_is_of_outputs = False
+        self.loss_scale: Any = None
 
     def __call__(self, values):
         """The losses at these values of the trainable variables, a list of tensors."""

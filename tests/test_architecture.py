@@ -79,6 +79,7 @@ FLOORS = {
         "fisher",
     ],
     "what users touch": [
+        "optimizers.loss_scale",
         "optimizers.hook",
         "optimizers.damping",
         "optimizers.watch",

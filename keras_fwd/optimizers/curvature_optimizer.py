@@ -16,7 +16,7 @@ from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.model import Recorder, TrainingPass, loss_tracker
 from keras_fwd.optimizers import damping as control
-from keras_fwd.optimizers import hook
+from keras_fwd.optimizers import hook, loss_scale
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.training_checks import check_training
 from keras_fwd.optimizers.watch import Watch
@@ -38,6 +38,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     #: Batches in a row without a finite loss after which training stops.
     patience = 20
+    #: Whether the gradient may come from a loss that is scaled for half precision.
+    takes_loss_scale = False
     #: The smallest `max_trials`.
     least_trials = 1
 
@@ -157,10 +159,12 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             with Recorder([], []):  # makes the weights, and changes nothing else
                 model(batch[0], training=False)
         check_training(self, model, batch)
-        if not self.built:
-            self.build(model.trainable_variables)
+        scaler = loss_scale.scaler_of(model)
+        if not self.built or (scaler and not scaler.built):
+            (scaler or self).build(model.trainable_variables)
         model_pass = self._pass_of(model)
         model_pass.batch = batch
+        model_pass.loss_scale = loss_scale.scale_of(scaler)
         expansion = self.expansion(model_pass)
         outputs, recorder = model_pass.outputs, model_pass.recorder
         system = self.linear_system(model_pass, expansion)
@@ -171,6 +175,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         recorder.commit(search["accepted"])
         self._growth.assign(search["growth"])
         self._watch.update(model_pass, expansion)
+        loss_scale.follow(scaler, expansion.finite)
         self._iterations.assign_add(1)
         return self._logs(model_pass, expansion, search)
 

@@ -25,9 +25,11 @@ class Expansion:
     Args:
         model_pass: A `keras_fwd.model.TrainingPass`.
         pushforwards: Whether the Jacobian is asked for; without, there is none, nor `whole`.
+        scale: What the loss is multiplied with on its way back, or None; the gradient is that of
+            the loss itself.
     """
 
-    def __init__(self, model_pass, pushforwards=True):
+    def __init__(self, model_pass, pushforwards=True, scale=None):
         self.values = [tf.identity(variable.value) for variable in model_pass.variables]
         self.whole: Any = None
         self.jacobian: Any = None
@@ -41,7 +43,10 @@ class Expansion:
         result = self.forward.outputs
         self.loss, self.leaves = result["loss"], result["outputs"]
         nothing = [None] * len(self.leaves)
-        self.gradient = self.forward.pull({"loss": tf.ones_like(self.loss), "outputs": nothing})
+        start = tf.ones_like(self.loss) if scale is None else tf.cast(scale, self.loss.dtype)
+        self.gradient = self.forward.pull({"loss": start, "outputs": nothing})
+        if scale is not None:
+            self.gradient = nest.scale(1 / scale, self.gradient)
         self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
         self.curvature = None
 

@@ -49,10 +49,12 @@ def curvature_optimizer(model, optimizer_class):
     if isinstance(optimizer, optimizer_class):
         return optimizer
     inner = getattr(optimizer, "inner_optimizer", None)
-    if isinstance(inner, optimizer_class):
+    if not isinstance(inner, optimizer_class):
+        return None
+    if not inner.takes_loss_scale:
         raise ConfigurationError(
             f"{type(inner).__name__}: a curvature optimizer takes no loss scaling, which Keras "
             f"adds to models of dtype policy mixed_float16. Received: {type(optimizer).__name__}. "
             "Call `model.compile(…, auto_scale_loss=False)`, or use the policy mixed_bfloat16."
         )
-    return None
+    return inner

@@ -175,7 +175,7 @@ class KFAC(KroneckerOptimizer):
 
     def expansion(self, model_pass):
         """The loss of the batch and its gradient."""
-        return Expansion(model_pass, pushforwards=False)
+        return Expansion(model_pass, pushforwards=False, scale=model_pass.loss_scale)
 
     def linear_system(self, model_pass, expansion):
         """The plane of direction and last step, or the one step of a given learning rate."""

@@ -35,6 +35,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         **kwargs: Of `keras.optimizers.Optimizer`.
     """
 
+    takes_loss_scale = True
     least_trials = 0
     #: `damping="auto"` in mean eigenvalues of the factors.
     auto_damping = 1.0
@@ -86,7 +87,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.inverse_every = int(inverse_every)
         self.seed = int(seed)
         self._factors = None
-        self._saved = []  # state from a file, for variables that are yet to be made
+        self._made = []  # variables that the first step makes
+        self._saved = []  # state from a file, for those that are yet to be made
         self._compiled = None
 
     def train_step(self, model, data):
@@ -162,14 +164,30 @@ class KroneckerOptimizer(CurvatureOptimizer):
             variable = self.add_variable(
                 shape=shape, dtype=dtype, name=name, initializer=keras.initializers.Zeros()
             )
+            self._made.append(variable)
             if self._saved and tuple(self._saved[0].shape) == tuple(variable.shape):
                 variable.assign(self._saved.pop(0))
         return variable
 
+    @property
+    def variables(self):
+        """State whose number the first step does not change, as Keras' loss scaling asks for."""
+        made = {id(variable) for variable in self._made}
+        return [variable for variable in super().variables if id(variable) not in made]
+
+    @property
+    def _state(self):
+        return [*self.variables, *self._made]
+
+    def save_own_variables(self, store):
+        """Puts all state into a file, what the first step has made last."""
+        for i, variable in enumerate(self._state):
+            store[str(i)] = variable.numpy()
+
     def load_own_variables(self, store):
         """Restores what was saved; factors wait for the first step, which makes their variables."""
         values = [store[str(i)] for i in range(len(store.keys()))]
-        known = self.variables
+        known = self._state
         for variable, value in zip(known, values, strict=False):
             variable.assign(value)
         self._saved = [tf.constant(value) for value in values[len(known) :]]

@@ -29,16 +29,29 @@ class Plane:
         self._damping = damping
         count = len(vectors)
         self._pairs = [(i, j) for i in range(count) for j in range(i, count)]
-        pushed = [jacobian._mv(v) for v in vectors]
-        curved = [hessian._mv(p) for p in pushed]
         self._slope = [nest.dot(gradient, v) for v in vectors]
         self._lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
-        self._curvature = [nest.dot(pushed[i], curved[j]) for i, j in self._pairs]
+        self._curvature = self._curvatures(jacobian, hessian)
         if ridge is not None:
             ridged = [nest.map_live(tf.multiply, ridge, v) for v in vectors]
             extra = [nest.dot(vectors[i], ridged[j]) for i, j in self._pairs]
             self._curvature = [c + e for c, e in zip(self._curvature, extra, strict=True)]
         self.predicted_change = self.step_size = tf.zeros_like(self._slope[0])  # of the last solve
+
+    def _curvatures(self, jacobian, hessian):
+        """`⟨J v, H J w⟩` for each pair of vectors."""
+        vectors, lengths = self._vectors, [None] * len(self._vectors)
+        if any(leaf.dtype.size < 4 for leaf in nest.live(jacobian.out_spec)):
+            # At length one: in half precision the products of a short step would be zero.
+            lengths = [tf.maximum(nest.norm(v), 1e-30) for v in vectors]
+            vectors = [nest.scale(1 / n, v) for n, v in zip(lengths, vectors, strict=True)]
+        pushed = [jacobian._mv(v) for v in vectors]
+        curved = [hessian._mv(p) for p in pushed]
+        products = [nest.dot(pushed[i], curved[j]) for i, j in self._pairs]
+        if lengths[0] is None:
+            return products
+        pairs = zip(products, self._pairs, strict=True)
+        return [product * lengths[i] * lengths[j] for product, (i, j) in pairs]
 
     def solve(self, damping):
         """`Solution`: the negative of the step, shorter by as much as the damping was raised."""
