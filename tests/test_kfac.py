@@ -198,7 +198,7 @@ def test_the_scale_of_the_loss_follows_overflow():
         keras.config.set_dtype_policy(before)
     x, y = data()
     scales = []
-    for _ in range(12):
+    for _ in range(14):
         weights = model.get_weights()
         model.train_on_batch(x, 10 * y)
         scales.append(float(scaled.dynamic_scale.numpy()))

@@ -80,6 +80,16 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         del expansion, system
         return nest.scale(-tf.cast(self.learning_rate, tf.float32), solution.value)
 
+    def trial_loss(self, model_pass, system, values):
+        """The loss at other values of the weights, on the batch or a part of it."""
+        del system
+        return model_pass(values)["loss"]
+
+    def loss_after(self, expansion, system, trial_loss):
+        """The loss of the batch after the step that `system` solved for last."""
+        del expansion, system
+        return trial_loss
+
     def next_damping(self, search):
         """The damping of the next step, from how the trials of this one went."""
         return search["damping"]
@@ -194,7 +204,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             solution = system.solve(state["damping"])
             step = self.step(expansion, system, solution)
             values = self.moved(model_pass, expansion, step)
-            after = model_pass(values)["loss"]
+            after = self.trial_loss(model_pass, system, values)
+            after = self.loss_after(expansion, system, after)
             predicted = -self.predicted_change(expansion, system, step)
             ratio = control.reduction_ratio(expansion.loss, after, predicted)
             accepted = (ratio > control.ACCEPT) & nest.all_finite(values)

@@ -9,8 +9,8 @@ LARGEST = 1e16
 #: The same bounds for `follow`, whose damping is of curvature in single precision.
 LEAST = 1e-8
 MOST = 1e8
-#: `follow` changes the damping by this factor for each step, up or down,
-FACTOR = 0.95
+#: `follow` changes the damping by this factor, up or down,
+FACTOR = 0.93
 #: and raises it by this one after a step that had to be shortened.
 AFTER_REJECTION = 2.0
 
@@ -55,23 +55,23 @@ def adapt(damping, growth, ratio, accepted):
     )
 
 
-def follow(damping, ratio, steps, at_once):
+def follow(damping, ratio, at_once, least):
     """Levenberg and Marquardt's rule, in small steps: the next damping.
 
     Args:
         damping: Of the step.
         ratio: Its reduction ratio.
-        steps: How many steps it stands for: those since the last one that was judged.
         at_once: Whether the first trial was accepted.
+        least: Damping to stay above; zero stays zero while steps are accepted.
 
     References:
         Martens and Grosse, Optimizing neural networks with Kronecker-factored approximate
         curvature, ICML (2015), section 6.5.
     """
     ratio = tf.cast(ratio, damping.dtype)
-    down = tf.pow(tf.cast(FACTOR, damping.dtype), tf.cast(steps, damping.dtype))
+    down = tf.constant(FACTOR, damping.dtype)
     factor = tf.where(ratio > 0.75, down, tf.where(ratio < 0.25, 1 / down, tf.ones_like(down)))
-    floor = tf.where(damping > 0, LEAST, 0.0)  # zero stays zero while steps are accepted
+    floor = tf.where(damping > 0, tf.maximum(tf.cast(least, damping.dtype), LEAST), 0.0)
     raised = tf.minimum(tf.maximum(damping, LEAST) * AFTER_REJECTION, MOST)
     return tf.where(at_once, tf.maximum(damping * factor, floor), raised)
 

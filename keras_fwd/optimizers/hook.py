@@ -8,6 +8,7 @@ compiled with any other optimizer goes straight to the method of Keras.
 """
 
 import functools
+from typing import Any
 
 import keras
 
@@ -48,7 +49,7 @@ def curvature_optimizer(model, optimizer_class):
     optimizer = getattr(model, "optimizer", None)
     if isinstance(optimizer, optimizer_class):
         return optimizer
-    inner = getattr(optimizer, "inner_optimizer", None)
+    inner: Any = getattr(optimizer, "inner_optimizer", None)
     if not isinstance(inner, optimizer_class):
         return None
     if not inner.takes_loss_scale:

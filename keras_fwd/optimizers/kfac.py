@@ -10,10 +10,9 @@ from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import damping as control
 from keras_fwd.optimizers.expansion import Expansion
-from keras_fwd.optimizers.factors import growing_period
 from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
 from keras_fwd.optimizers.plane import Given, Plane
-from keras_fwd.optimizers.sub_batch import jacobian_and_hessian
+from keras_fwd.optimizers.sub_batch import SubBatch
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
@@ -41,7 +40,7 @@ class KFAC(KroneckerOptimizer):
             follows how well the model predicted, and a step that raises the loss is made shorter.
             Or a float, a schedule or a callable, with `momentum`, `kl_clip` and fixed damping.
         damping: `λ`, what is added to the curvature, not negative; or `"auto"` (default): the
-            mean eigenvalue of the factors on the first batch, a tenth of it if `"adaptive"`.
+            mean eigenvalue of the factors on the first batch, three times that if `"adaptive"`.
         momentum: Share of the last step in the next, at least 0 and below 1, for a learning rate
             that is given. Default 0.9.
         kl_clip: Bound on `learning_rate² · ⟨gradient, direction⟩`, twice the change of the model's
@@ -62,10 +61,8 @@ class KFAC(KroneckerOptimizer):
             different steps. Default 32.
         max_trials: How often a step that raises the loss is shortened before it is given up; 0
             takes every step. Default 8 with `"adaptive"`, else 0.
-        judge_every: Steps from one that is tried on its batch before it is taken to the next.
-            Default 4; each step in the beginning, and after one that failed.
-        curvature_batch: The exact curvature along a step is that of at most this many examples of
-            the batch; None for all. Default 128.
+        curvature_batch: The curvature along a step, and what a trial does beyond the slope, are
+            those of at most this many examples of the batch; None for all. Default 128.
         seed: Of the random signs, a whole number. Default 0.
         name: Name of the optimizer.
         **kwargs: `weight_decay` (with `"adaptive"`, times the step size), `clipnorm`,
@@ -103,6 +100,10 @@ class KFAC(KroneckerOptimizer):
     True
     """
 
+    #: Adapted damping stays above this share of the factors' mean eigenvalue. A batch does not tell
+    #: that there is too little: its own loss falls as predicted, that of all data does not.
+    least_damping = 0.02
+
     def __init__(
         self,
         learning_rate="adaptive",
@@ -116,7 +117,6 @@ class KFAC(KroneckerOptimizer):
         factor_every=8,
         inverse_every=32,
         max_trials=None,
-        judge_every=4,
         curvature_batch=128,
         seed=0,
         name="kfac",
@@ -144,7 +144,6 @@ class KFAC(KroneckerOptimizer):
                 "KFAC: `momentum` must be at least 0 and below 1, or steps would never end. "
                 f"Received: momentum={momentum!r}."
             )
-        check_count("KFAC", "judge_every", judge_every)
         if curvature_batch is not None:
             check_count("KFAC", "curvature_batch", curvature_batch)
         if kl_clip is not None:
@@ -158,19 +157,11 @@ class KFAC(KroneckerOptimizer):
         self.momentum = float(momentum)
         self.kl_clip = None if kl_clip is None else float(kl_clip)
         self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
-        self.judge_every = int(judge_every)
         self._last_step = None
-        if self.max_trials > 0:
-            self._accepted = self.add_variable(
-                shape=(), dtype="int32", name="accepted_steps", initializer="zeros"
-            )
-            self._ratio = self.add_variable(
-                shape=(), dtype="float32", name="reduction_ratio", initializer="ones"
-            )
 
     @property
     def auto_damping(self):
-        """Less where it is adapted, and steps are judged."""
+        """More where it is adapted, for it is to fall."""
         return 3.0 if self.adaptive else 1.0
 
     def expansion(self, model_pass):
@@ -188,11 +179,11 @@ class KFAC(KroneckerOptimizer):
             vectors = (nest.add_scaled(nest.scale(self.momentum, last), -rate, direction),)
             if self.max_trials == 0:
                 return Given(vectors[0])
-        J, H = jacobian_and_hessian(model_pass, expansion, self.curvature_batch)
+        part = SubBatch(model_pass, expansion, self.curvature_batch)
         ridge = None
         if any(variable.regularizer is not None for variable in model_pass.variables):
             ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
-        return Plane(J, H, ridge, expansion.gradient, vectors, tf.maximum(self.damping.value, 0.0))
+        return Plane(part, ridge, expansion.gradient, vectors, tf.maximum(self.damping.value, 0.0))
 
     def _last(self):
         if self._last_step is None:
@@ -224,39 +215,27 @@ class KFAC(KroneckerOptimizer):
         ]
 
     def _search(self, model_pass, expansion, system):
-        if self.max_trials == 0:
-            return self._unjudged(model_pass, expansion, system)
-        judged = super()._search
-        return tf.cond(
-            tf.equal(self._accepted.value % self._period(), 0),
-            lambda: judged(model_pass, expansion, system),
-            lambda: self._unjudged(model_pass, expansion, system),
-        )
-
-    def _period(self):
-        """Steps from one that is judged to the next; 1 at first and after one that failed."""
-        return growing_period(self._accepted.value, self.judge_every)
-
-    def _unjudged(self, model_pass, expansion, system):
-        """A step that is taken as it is, in the words of a search."""
-        damping = tf.identity(self.damping.value)
-        step = self.step(expansion, system, system.solve(tf.maximum(damping, 0.0)))
+        if self.max_trials > 0:
+            return super()._search(model_pass, expansion, system)
+        step = self.step(expansion, system, system.solve(self.damping.value))
         values = self.moved(model_pass, expansion, step)
         good = expansion.finite & nest.all_finite(values)
         keep = functools.partial(tf.where, good)
         return {
-            "trials": tf.constant(0),
             "accepted": good,
             "values": nest.map_live(keep, values, expansion.values),
-            "damping": damping,
-            "growth": tf.identity(self._growth.value),
-            "ratio": self._last_ratio(),
-            "iterations": tf.constant(0),
+            "growth": self._growth.value,
         }
 
-    def _last_ratio(self):
-        """Of the last step that was judged."""
-        return tf.identity(self._ratio.value) if self.max_trials > 0 else tf.ones([])
+    def trial_loss(self, model_pass, system, values):
+        """That of the sub-batch."""
+        del model_pass
+        return system.part.loss_at(values)
+
+    def loss_after(self, expansion, system, trial_loss):
+        """The slope is known from the whole batch; all else that a step does, from the part."""
+        change = trial_loss - system.part.loss
+        return expansion.loss + change + tf.cast(system.slope_elsewhere, change.dtype)
 
     def predicted_change(self, expansion, system, step):
         """By the exact Gauss-Newton matrix on the batch."""
@@ -268,7 +247,9 @@ class KFAC(KroneckerOptimizer):
         damping = tf.identity(self.damping.value)
         if not self.adaptive:
             return damping
-        followed = control.follow(damping, search["ratio"], self._period(), _at_once(search))
+        at_once = tf.equal(search["trials"], 1) & search["accepted"]
+        least = self.least_damping * self._mean_eigenvalue
+        followed = control.follow(damping, search["ratio"], at_once, least)
         # Without a trial there is nothing to learn.
         return tf.where((search["trials"] > 0) & (damping >= 0), followed, damping)
 
@@ -277,10 +258,6 @@ class KFAC(KroneckerOptimizer):
         moved = nest.add_scaled(search["values"], -1.0, expansion.values)
         for variable, value in zip(self._last_step, moved, strict=True):
             variable.assign(value)
-        if self.max_trials > 0:
-            failed = (search["trials"] > 0) & ~_at_once(search)
-            self._accepted.assign(tf.where(failed, 0, self._accepted.value + 1))
-            self._ratio.assign(search["ratio"])
         super().take_step(model_pass, expansion, search)
 
     def step_logs(self, search):
@@ -295,10 +272,5 @@ class KFAC(KroneckerOptimizer):
             "learning_rate": "adaptive" if self.adaptive else config["learning_rate"],
             "momentum": self.momentum,
             "kl_clip": self.kl_clip,
-            "judge_every": self.judge_every,
             "curvature_batch": self.curvature_batch,
         }
-
-
-def _at_once(search):
-    return tf.equal(search["trials"], 1) & search["accepted"]

@@ -1,6 +1,7 @@
 """What `KFAC` and `KFACPreconditioner` share: blocks, factors, and a direction from them."""
 
 import warnings
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -88,6 +89,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.seed = int(seed)
         self._factors = None
         self._made = []  # variables that the first step makes
+        self._mean_eigenvalue: Any = None  # of the factors, in the step that is traced
         self._saved = []  # state from a file, for those that are yet to be made
         self._compiled = None
 
@@ -137,7 +139,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
 
         tf.cond(factors.update_due(step, self.factor_every), update, lambda: tf.constant(0))
         known = self.damping.value >= 0
-        first = tf.where(expansion.finite, self.auto_damping * factors.mean_eigenvalue(), UNKNOWN)
+        self._mean_eigenvalue = factors.mean_eigenvalue()
+        first = tf.where(expansion.finite, self.auto_damping * self._mean_eigenvalue, UNKNOWN)
         self.damping.assign(tf.where(known, self.damping.value, first))
         damping = tf.maximum(self.damping.value, 0.0)
         factors.renew(step, self.inverse_every, damping)

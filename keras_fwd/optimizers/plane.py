@@ -9,11 +9,17 @@ from keras_fwd.solvers import Solution, Status
 class Plane:
     """Solves for the step `−α d + μ s` that makes the damped quadratic model smallest.
 
-    The curvature on the plane is the exact GGN on the batch, from two pushforwards.
+    The curvature on the plane is the exact GGN of the sub-batch, from two pushforwards; the slope
+    is that of the whole batch.
+
+    Attributes:
+        part: The `SubBatch`.
+        predicted_change: Of the loss, by the undamped model, for the step solved for last.
+        step_size: `α` of that step.
+        slope_elsewhere: What the slope of the whole batch adds to that of the part, along it.
 
     Args:
-        jacobian: `LinearMap` from the weights to the outputs.
-        hessian: The loss's Hessian in the outputs.
+        part: The `SubBatch`.
         ridge: Curvature of the weights' regularizers, or None: list like the weights.
         gradient: Of the loss, a list like the weights.
         vectors: `(d, s)`, the direction and the last step, each a list like the weights; or the
@@ -24,34 +30,39 @@ class Plane:
         Martens and Grosse (2015), section 7.
     """
 
-    def __init__(self, jacobian, hessian, ridge, gradient, vectors, damping):
+    def __init__(self, part, ridge, gradient, vectors, damping):
+        self.part = part
         self._vectors = vectors
         self._damping = damping
         count = len(vectors)
         self._pairs = [(i, j) for i in range(count) for j in range(i, count)]
         self._slope = [nest.dot(gradient, v) for v in vectors]
         self._lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
-        self._curvature = self._curvatures(jacobian, hessian)
+        self._push(part.jacobian, part.hessian)
         if ridge is not None:
             ridged = [nest.map_live(tf.multiply, ridge, v) for v in vectors]
             extra = [nest.dot(vectors[i], ridged[j]) for i, j in self._pairs]
             self._curvature = [c + e for c, e in zip(self._curvature, extra, strict=True)]
-        self.predicted_change = self.step_size = tf.zeros_like(self._slope[0])  # of the last solve
+        zero = tf.zeros_like(self._slope[0])
+        self.predicted_change = self.step_size = self.slope_elsewhere = zero
 
-    def _curvatures(self, jacobian, hessian):
-        """`⟨J v, H J w⟩` for each pair of vectors."""
-        vectors, lengths = self._vectors, [None] * len(self._vectors)
+    def _push(self, jacobian, hessian):
+        """`⟨J v, H J w⟩` for each pair of vectors, and the slope of the part along each."""
+        vectors, lengths = self._vectors, [1.0] * len(self._vectors)
         if any(leaf.dtype.size < 4 for leaf in nest.live(jacobian.out_spec)):
             # At length one: in half precision the products of a short step would be zero.
             lengths = [tf.maximum(nest.norm(v), 1e-30) for v in vectors]
             vectors = [nest.scale(1 / n, v) for n, v in zip(lengths, vectors, strict=True)]
         pushed = [jacobian._mv(v) for v in vectors]
-        curved = [hessian._mv(p) for p in pushed]
-        products = [nest.dot(pushed[i], curved[j]) for i, j in self._pairs]
-        if lengths[0] is None:
-            return products
-        pairs = zip(products, self._pairs, strict=True)
-        return [product * lengths[i] * lengths[j] for product, (i, j) in pairs]
+        curved = [hessian._mv(p["outputs"]) for p in pushed]
+        self._curvature = [
+            lengths[i] * lengths[j] * nest.dot(pushed[i]["outputs"], curved[j])
+            for i, j in self._pairs
+        ]
+        self._part_slope = [
+            n * tf.cast(p["loss"], self._slope[0].dtype)
+            for n, p in zip(lengths, pushed, strict=True)
+        ]
 
     def solve(self, damping):
         """`Solution`: the negative of the step, shorter by as much as the damping was raised."""
@@ -64,8 +75,12 @@ class Plane:
             c * shares[i] * shares[j] * (1 if i == j else 2)
             for c, (i, j) in zip(self._curvature, self._pairs, strict=True)
         ]
-        slopes = [p * x for p, x in zip(self._slope, shares, strict=True)]
-        self.predicted_change = tf.add_n(slopes) + tf.add_n(curved) / 2
+        slope, of_part = (
+            tf.add_n([p * x for p, x in zip(slopes, shares, strict=True)])
+            for slopes in (self._slope, self._part_slope)
+        )
+        self.predicted_change = slope + tf.add_n(curved) / 2
+        self.slope_elsewhere = slope - of_part
         step = nest.scale(shares[0], self._vectors[0])
         for share, vector in zip(shares[1:], self._vectors[1:], strict=True):
             step = nest.add_scaled(step, share, vector)

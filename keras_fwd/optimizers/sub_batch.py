@@ -1,37 +1,50 @@
-"""The curvature of a batch's loss from some of its examples."""
+"""Some examples of a batch, which tell the curvature of its loss."""
 
 import tensorflow as tf
 
 from keras_fwd import curvature, double_gradient, nest, nested_layers
 from keras_fwd.model import TrainingPass
-from keras_fwd.optimizers.expansion import to_leaves
 
 #: Reductions of a loss that are means, so that a part of the batch stands for all of it.
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
 
 
-def jacobian_and_hessian(model_pass, expansion, most):
-    """The Jacobian from the weights to the curvature leaves, and the loss's Hessian there.
+class SubBatch:
+    """A part of a batch, on which curvature is measured and steps are tried.
 
-    They are those of at most `most` examples at even distances, or of the whole batch if it is no
-    larger, or if a part of it would not do: a loss that is no mean over examples or not known, a
-    model that is built for one batch size, or keeps a state for each example.
+    It is at most `most` examples at even distances, or the whole batch if that is no larger, or if
+    a part of it would not do: a loss that is no mean over examples or not known, a model that is
+    built for one batch size, or keeps a state for each example.
+
+    Attributes:
+        loss: Of the part, a scalar.
+        jacobian: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being a list of
+            curvature leaves.
+        hessian: Symmetric `LinearMap` on that list: of the loss.
 
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
         expansion: Its `Expansion`.
         most: Number of examples, or None for all.
-
-    Returns:
-        `(J, H)`: `LinearMap` from the weights to a list of leaves, and between such lists.
     """
-    part = None if most is None else _part(model_pass, most)
-    if part is None:
-        J = double_gradient.jacobian_at(expansion.forward)
-        return to_leaves(J), curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
-    forward, J = double_gradient.linearization("linearize", part, expansion.values)
-    leaves = forward.outputs["outputs"]
-    return to_leaves(J), curvature.loss_hessian(part.loss_of_leaves, leaves)
+
+    def __init__(self, model_pass, expansion, most):
+        part = None if most is None else _part(model_pass, most)
+        if part is None:
+            self._pass, forward = model_pass, expansion.forward
+            self.jacobian = double_gradient.jacobian_at(forward)
+        else:
+            self._pass = part
+            forward, self.jacobian = double_gradient.linearization(
+                "linearize", part, expansion.values
+            )
+        self.loss = forward.outputs["loss"]
+        leaves = forward.outputs["outputs"]
+        self.hessian = curvature.loss_hessian(self._pass.loss_of_leaves, leaves)
+
+    def loss_at(self, values):
+        """The loss of the part at other values of the weights."""
+        return self._pass(values)["loss"]
 
 
 def _part(model_pass, most):
