@@ -6,6 +6,7 @@ quadrature for all of it. Nothing here raises inside a graph: a map with NaN has
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_fwd import nest
@@ -56,7 +57,7 @@ def ritz_values(A, iterations, seed=0):
 
     The ends of the spectrum are right first, and from inside: no value lies outside of it. The
     error of a value is at most `|β_m s_m|`, with `s_m` the last component of its eigenvector in
-    the basis of Lanczos.
+    the basis of Lanczos, and the rounding of the dtype that the products are computed in.
 
     Args:
         A: As in `lanczos`.
@@ -83,7 +84,8 @@ def ritz_values(A, iterations, seed=0):
     T = lanczos(A, iterations, seed=seed)
     values, vectors, residuals = _eigh(T)
     outside = tf.cast(T.off_diagonal[-1], tf.float64) * vectors[-1]
-    return Eigenvalues(values, tf.sqrt(tf.square(outside) + tf.square(residuals)))
+    rounding = np.finfo(T.diagonal.dtype.as_numpy_dtype).eps * tf.reduce_max(tf.abs(values))
+    return Eigenvalues(values, tf.sqrt(tf.square(outside) + tf.square(residuals)) + rounding)
 
 
 @tf.autograph.experimental.do_not_convert

@@ -220,6 +220,37 @@ def test_the_noise_scale_is_unbiased_in_its_parts():
     np.testing.assert_allclose(logs["gradient_noise"], 2 / 13, rtol=0.1)
 
 
+def test_the_noise_scale_of_an_attention_layer():
+    """Vectorized over examples it would end the process: TensorFlow's kernels on a CPU."""
+    x = keras.Input([3, 4])
+    model = keras.Model(x, layers.Dense(2)(layers.MultiHeadAttention(2, 3)(x, x)))
+    model.compile("sgd", "mse")
+    x, y = RANDOM.normal(size=(6, 3, 4)), 1 + RANDOM.normal(size=(6, 3, 2))
+    found = measured(model, (x, y), quantities="gradient_noise")["gradient_noise"]
+    np.testing.assert_allclose(found, noise_scale(rows_of(model, x, y)), rtol=1e-9)
+
+
+def test_a_model_that_is_not_built_yet_is_built_as_fit_does():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.p, self.q = layers.Dense(1), layers.Dense(2)
+
+        def call(self, x):
+            return {"p": self.p(x), "q": self.q(x)}
+
+    weights = []
+    for callbacks in ([], [CurvatureCallback((X, {"p": X[:, 0], "q": Y}), "trace")]):
+        keras.utils.set_random_seed(4)
+        model = Net()
+        model.compile("sgd", {"p": "mse", "q": "huber"})
+        history = fit(model, callbacks, y={"p": X[:, 0], "q": Y})
+        weights.append(model.get_weights())
+    assert np.isfinite(history["hessian_trace"]).all()
+    for got, expected in zip(*weights, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
 def test_noise_that_hides_the_gradient_is_infinite():
     model = network(layers.Dense(1, use_bias=False, kernel_initializer="zeros"))
     x, y = np.ones((4, 3)), np.array([[1.0], [-1.0], [1.0], [-1.0]])

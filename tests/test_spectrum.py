@@ -174,7 +174,7 @@ def test_both_ends_of_an_indefinite_hessian(float64, mode):
         assert found.values.dtype == tf.float64
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_a_model_in_float32_has_the_same_top_to_single_precision(float32, mode):
     loss, values = loss_of_weights()
     found = MODES[mode](lambda: spectrum.top_eigenvalues(keras_fwd.hessian(loss, values), 2, 30))()

@@ -12,7 +12,7 @@ from keras_fwd.callbacks.noise import ExampleGradients
 from keras_fwd.callbacks.schedule import ScheduledCallback
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.model import TrainingPass
+from keras_fwd.model import Recorder, TrainingPass
 from keras_fwd.optimizers.training_checks import check_training
 from keras_fwd.sensitivity import batches
 
@@ -79,8 +79,8 @@ class CurvatureCallback(ScheduledCallback):
         LeakError: When training begins: TensorFlow would get the derivative wrong.
 
     Cost: Each time a gradient over the examples, and two for each of `num_iterations` and
-        `num_probes`; the noise scale takes about two gradients more. Memory for `num_iterations`
-        vectors of n. Traced once.
+        `num_probes`; the noise scale takes a gradient of each example, one after the other. Memory
+        for `num_iterations` vectors of n. Traced once.
 
     References:
         Golub and Van Loan, Matrix Computations (2013), section 10.3; Hutchinson, Communications in
@@ -137,6 +137,9 @@ class CurvatureCallback(ScheduledCallback):
             )
         x, *rest = self._data
         batch = batches.conform(call, model, x), *map(_as_fit_does, rest)
+        if not model.built:
+            with Recorder([], []):  # makes the weights, and changes nothing else
+                model(batch[0], training=False)
         check_training(self, model, batch)
         if not rest and model.loss is not None:
             raise ConfigurationError(
