@@ -10,6 +10,7 @@ if _keras.backend.backend() != "tensorflow":
     )
 
 from keras_fwd import callbacks, layers, optimizers, regularizers, testing
+from keras_fwd.callbacks.curvature import CurvatureCallback
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
 from keras_fwd.curvature import gauss_newton
 from keras_fwd.custom_jvp import custom_jvp
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "KFAC",
     "ConfigurationError",
+    "CurvatureCallback",
     "GaussNewton",
     "JacobianNormCallback",
     "KerasFwdError",

@@ -48,11 +48,15 @@ class Recorder(keras.StatelessScope):
 
 
 class TrainingPass:
-    """One batch of training data, and the model's losses on it as functions.
+    """One batch of data, and the model's losses on it as functions.
 
     A call takes the values of the trainable variables and returns
     `{"loss": total loss, "outputs": [curvature leaves]}`, where a curvature leaf is an output of
     the model, or its logits if its loss is a cross-entropy of probabilities.
+
+    Args:
+        model: A compiled Keras model.
+        training: What the model and its loss are called with.
 
     Attributes:
         outputs: The model's own outputs in the last call.
@@ -62,8 +66,9 @@ class TrainingPass:
         loss_scale: What the loss is multiplied with on its way back, a scalar, or None.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, training=True):
         self.model = model
+        self.training = training
         self.variables = list(model.trainable_variables)
         self.batch: tuple = (None, None, None)
         self.outputs: Any = None
@@ -75,7 +80,7 @@ class TrainingPass:
     def __call__(self, values):
         """The losses at these values of the trainable variables, a list of tensors."""
         with Recorder(self.variables, values) as recorder:
-            outputs = self.model(self.batch[0], training=True)
+            outputs = self.model(self.batch[0], training=self.training)
             loss = self._loss(outputs)
             stock = type(self.model).compute_loss is keras.Model.compute_loss
             self.loss_is_of_outputs = stock and not self.model.losses
@@ -100,7 +105,7 @@ class TrainingPass:
     def _loss(self, outputs):
         x, y, sample_weight = self.batch
         return self.model._compute_loss(
-            x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=True
+            x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=self.training
         )
 
     def metrics(self, loss):

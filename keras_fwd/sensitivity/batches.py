@@ -1,7 +1,8 @@
 """Reading data in the forms that `fit` takes: the inputs, batch by batch, as the model wants them.
 
-Targets and sample weights are passed over. Two steps, because a callback reads its data before it
-knows the model: `raw_batches` reads, `conform` casts to the dtypes that the model declares.
+Targets and sample weights are passed over, unless they are asked for. Two steps, because a callback
+reads its data before it knows the model: `raw_batches` reads, `conform` casts to the dtypes that
+the model declares.
 """
 
 import itertools
@@ -19,7 +20,7 @@ ACCEPTED = (
 )
 
 
-def raw_batches(call, data, batch_size, max_examples=None):
+def raw_batches(call, data, batch_size, max_examples=None, whole=False):
     """The inputs in `data`, batch by batch, as they stand there.
 
     Args:
@@ -27,6 +28,7 @@ def raw_batches(call, data, batch_size, max_examples=None):
         data: One of the forms in `ACCEPTED`; a data set has its own batches.
         batch_size: Examples in a batch of arrays.
         max_examples: Stop after that many examples; default None, all.
+        whole: Yield tuples `(x, y)` or `(x, y, sample_weight)`, as they stand there, instead.
 
     Yields:
         Nests of arrays or tensors with the batch on axis 0, none of them empty.
@@ -36,7 +38,7 @@ def raw_batches(call, data, batch_size, max_examples=None):
         StructureError: An entry is no dense array, or lengths differ.
     """
     left, read = max_examples, 0
-    for x in _inputs(call, data, batch_size, max_examples):
+    for x in _inputs(call, data, batch_size, max_examples, whole):
         count = _length(call, x)
         if left is not None and count > left:
             x, count = tf.nest.map_structure(lambda leaf, n=left: leaf[:n], x), left
@@ -52,6 +54,30 @@ def raw_batches(call, data, batch_size, max_examples=None):
             f"{call}: `data` must hold at least one example. Received: data with none. A data set "
             "that was read to its end, or a split that came out empty, is the usual cause."
         )
+
+
+def first_examples(call, data, count, whole=False):
+    """The first examples of `data` as one batch of arrays.
+
+    Args:
+        call: Name of the public call, for messages.
+        data: As in `raw_batches`.
+        count: How many examples at most.
+        whole: As in `raw_batches`.
+
+    Raises:
+        ConfigurationError: As `raw_batches`, or a value is not finite.
+        StructureError: As `raw_batches`.
+    """
+    read = list(raw_batches(call, data, count, count, whole))
+    arrays = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read)
+    bad = sum(not np.isfinite(a).all() for a in nest.flatten(arrays) if a.dtype.kind == "f")
+    if bad:
+        raise ConfigurationError(
+            f"{call}: `data` must be finite: NaN in one example would hide all others. Received: "
+            f"NaN or infinity in {bad} of its arrays. Leave those examples out or fill them."
+        )
+    return arrays
 
 
 def conform(call, model, x):
@@ -87,7 +113,7 @@ def conform(call, model, x):
     return nest.pack(x, [_fit(call, leaf, wanted) for leaf, wanted in pairs])
 
 
-def _inputs(call, data, batch_size, max_examples):
+def _inputs(call, data, batch_size, max_examples, whole):
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
         if max_examples is None and _is_endless(data):
             raise ConfigurationError(
@@ -95,10 +121,10 @@ def _inputs(call, data, batch_size, max_examples):
                 f"Received: an infinite {type(data).__name__} and max_examples=None."
             )
         for element in _elements(data):
-            x = _unpack(call, element)
+            x = _unpack(call, element, whole)
             yield tf.nest.map_structure(lambda leaf: _array(call, leaf), x)
         return
-    x = _unpack(call, data) if isinstance(data, tuple) else data
+    x = _unpack(call, data, whole) if whole or isinstance(data, tuple) else data
     x = tf.nest.map_structure(lambda leaf: _array(call, leaf), x)
     for start in range(0, _length(call, x), batch_size):
         stop = start + batch_size
@@ -118,9 +144,12 @@ def _elements(data):
     return (data[i] for i in (itertools.count() if count is None else range(count)))
 
 
-def _unpack(call, element):
+def _unpack(call, element, whole):
     try:
-        return keras.utils.unpack_x_y_sample_weight(element)[0]
+        x, *rest = keras.utils.unpack_x_y_sample_weight(element)
+        if not whole:
+            return x
+        return (x, *(part for part in rest if part is not None))
     except ValueError:
         raise ConfigurationError(
             f"{call}: `data` as a tuple must be (x,), (x, y) or (x, y, sample_weight). Received: "

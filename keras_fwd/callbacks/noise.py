@@ -1,0 +1,105 @@
+"""The gradient noise scale: how much the gradients of single examples differ.
+
+An example's gradient is that of the loss of a batch which holds it alone.
+"""
+
+import tensorflow as tf
+
+from keras_fwd import double_gradient, nest
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.model import TrainingPass
+
+#: Relative gap up to which the mean of the examples' losses is the loss of the batch.
+TOLERANCE = 1e-3
+
+
+class ExampleGradients:
+    """The gradients of the loss of each example, by the weights, and of their mean.
+
+    Args:
+        call: Name of the public call, for messages.
+        model: A compiled Keras model.
+        batch: `(x, y)` or `(x, y, sample_weight)`, nests of tensors, of at least two examples.
+
+    Raises:
+        ConfigurationError: Fewer than two examples.
+    """
+
+    def __init__(self, call, model, batch):
+        self._call = call
+        self._model = model
+        self._batch = batch
+        self._leaves = nest.flatten(batch)
+        self.count = int(self._leaves[0].shape[0])
+        self._share = 1.0  # of the batch's gradient, the mean of the examples'
+        if self.count < 2:
+            raise ConfigurationError(
+                f'{call}: `data` must hold at least two examples for "gradient_noise": one alone '
+                "does not show how they differ. Received: one example."
+            )
+
+    def check(self):
+        """Raise `ConfigurationError` unless the loss is the mean, or the sum, over the examples."""
+        values = [tf.identity(variable.value) for variable in self._model.trainable_variables]
+
+        def both():
+            return self._loss(self._batch)(values), self._of_each(lambda loss: loss(values))
+
+        # Not by a call, of which TensorFlow counts the traces, over all callbacks.
+        whole, each = tf.function(both, autograph=False).get_concrete_function()()
+        whole, each = float(whole), tf.cast(each, tf.float64)
+        mean, size = float(tf.reduce_mean(each)), float(tf.reduce_mean(tf.abs(each)))
+        if not abs(whole - mean) > TOLERANCE * size:  # not finite: nothing can be said
+            return
+        if abs(whole / self.count - mean) > TOLERANCE * size:
+            raise ConfigurationError(
+                f'{self._call}: "gradient_noise" needs a loss that is the mean of the losses of '
+                "single examples. Received: one that is not, because it compares examples, leaves "
+                'masked steps out, or has reduction="mean_with_sample_weight". Leave it out of '
+                "`quantities`."
+            )
+        self._share = 1 / self.count
+
+    def noise_scale(self, values):
+        """`tr Σ / |g|²`, with both estimated without bias; infinite where `|g|²` is not positive.
+
+        Args:
+            values: List of the weights' values.
+
+        Returns:
+            Scalar, float64.
+        """
+        loss, pull = double_gradient.pullback(self._loss(self._batch), values)
+        gradient = pull(tf.constant(self._share, loss.dtype))
+        norm = tf.cast(nest.squared_norm(gradient), tf.float64)
+        spread = (self._mean_square(values) - norm) * self.count / (self.count - 1)
+        signal = norm - spread / self.count
+        infinite = tf.constant(float("inf"), tf.float64)
+        return tf.where(signal <= 0, infinite, spread / signal)
+
+    def _mean_square(self, values):
+        def squared_norm(loss):
+            value, pull = double_gradient.pullback(loss, values)
+            return nest.squared_norm(pull(tf.ones_like(value)))
+
+        return tf.reduce_mean(tf.cast(self._of_each(squared_norm), tf.float64))
+
+    def _of_each(self, function):
+        """`function` of the loss of each example; `[examples]`.
+
+        Not vectorized: with one more axis in front, TensorFlow's fused products on a CPU (2.21,
+        oneDNN: `x @ kernel + bias` of rank 4) overrun their memory.
+        """
+
+        def of_one(leaves):
+            return function(self._loss(nest.pack(self._batch, [leaf[None] for leaf in leaves])))
+
+        row = [tf.TensorSpec(leaf.shape[1:], leaf.dtype) for leaf in self._leaves]
+        dtype = tf.function(of_one, autograph=False).get_concrete_function(row).output_dtypes
+        return tf.map_fn(of_one, self._leaves, fn_output_signature=dtype)
+
+    def _loss(self, batch):
+        """The loss of a batch as a function of the weights."""
+        model_pass = TrainingPass(self._model, training=False)
+        model_pass.batch = (*batch, None)[:3]
+        return lambda values: model_pass(values)["loss"]
