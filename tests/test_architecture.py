@@ -92,6 +92,7 @@ FLOORS = {
         "optimizers.block_report",
         "optimizers.kronecker_optimizer",
         "optimizers.kfac",
+        "optimizers.kfac_preconditioner",
         "sensitivity.batches",
         "sensitivity.measures",
         "sensitivity.norms",

@@ -5,7 +5,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from keras_fwd import blocks, curvature, fisher
+from keras_fwd import blocks, curvature, fisher, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.fisher import KINDS
@@ -141,6 +141,20 @@ class KroneckerOptimizer(CurvatureOptimizer):
         factors.renew(step, self.inverse_every, damping)
         return factors.solve(self._clip_gradients(expansion.gradient), damping)
 
+    def _set_kl_clip(self, kl_clip):
+        if kl_clip is not None:
+            check_number(type(self).__name__, "kl_clip", kl_clip, above=True)
+        self.kl_clip = None if kl_clip is None else float(kl_clip)
+
+    def _clipped_rate(self, expansion, direction):
+        """The learning rate, or less where the predictions would change by more than the bound."""
+        rate = tf.cast(self.learning_rate, tf.float32)
+        if self.kl_clip is None:
+            return rate
+        change = tf.cast(nest.dot(expansion.gradient, direction), tf.float32)
+        most = tf.sqrt(self.kl_clip / tf.where(change > 0, change, tf.ones_like(change)))
+        return tf.where(change > 0, tf.minimum(rate, most), rate)
+
     def _bound(self, expansion):
         """The factors, for the tensors of the trace that is being made."""
         found = blocks.of_forward_pass(expansion.forward, expansion.leaves, self.shared)
@@ -169,7 +183,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
     def load_own_variables(self, store):
         """Restores what was saved; factors wait for the first step, which makes their variables."""
         values = [store[str(i)] for i in range(len(store.keys()))]
-        known = self.variables
+        known = self._variables
         for variable, value in zip(known, values, strict=False):
             variable.assign(value)
         self._saved = [tf.constant(value) for value in values[len(known) :]]
