@@ -12,6 +12,7 @@ from keras_fwd.fisher import KINDS
 from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
+from keras_fwd.optimizers.graph_step import GraphStep
 
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
@@ -87,21 +88,14 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.seed = int(seed)
         self._factors = None
         self._saved = []  # state from a file, for variables that are yet to be made
-        self._compiled = None
+        self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
         """As `CurvatureOptimizer.train_step`; in eager code the step is compiled by itself.
 
         The blocks are read from a graph.
         """
-        if not tf.executing_eagerly():
-            return super().train_step(model, data)
-        if self._compiled is None:
-            self._compiled = tf.function(super().train_step)
-        tensors = [
-            leaf if leaf is None else tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(data)
-        ]
-        return self._compiled(model, tf.nest.pack_sequence_as(data, tensors))
+        return self._graph_step(model, data)
 
     def blocks(self, model, inputs=None):
         """Which weights share a block of curvature, of which form, and why.
