@@ -58,7 +58,7 @@ class BatchPreconditioner:
         return LinearMap(product, product, self._spec, self._spec)
 
     def _damping_of(self, block, damping):
-        """With the regularizers of its weights, in the mean."""
+        """With the regularizers of its weights, in the mean: without, those would be overstated."""
         ridges = [tf.cast(self._ridge[i], block.dtype) for i in block.places]
         total = tf.add_n([tf.reduce_sum(ridge) for ridge in ridges])
         return tf.cast(damping, block.dtype) + total / block.size
