@@ -265,7 +265,8 @@ def _on_last_axes(uses):
         shape = use.operand.shape.as_list()
         while shape and shape[0] == 1:
             shape = shape[1:]
-        if use.op.type != "BiasAdd" and use.output.shape.as_list()[-len(shape) :] != shape:
+        trailing = use.output.shape.as_list()[len(use.output.shape) - len(shape) :]
+        if use.op.type != "BiasAdd" and trailing != shape:
             return False
     return True
 

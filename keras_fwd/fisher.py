@@ -139,7 +139,7 @@ def _dense_root(leaf, hessian):
             "K-FAC needs a root of the loss's Hessian in the outputs: mse, a cross-entropy at the "
             f"logits, a loss of single entries of the outputs, or up to {_DENSE} outputs an "
             f"example. Received: another loss, and outputs of shape {leaf.shape}. Use "
-            'fisher="empirical".'
+            'fisher="empirical", or GaussNewton with preconditioner=None.'
         )
     shape = tf.shape(leaf)
 

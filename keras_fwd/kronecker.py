@@ -108,6 +108,12 @@ def damped_inverse(factor, damping):
     return tf.linalg.cholesky_solve(root, tf.broadcast_to(unit, tf.shape(root)))
 
 
+def damped_inverses(left, right, damping):
+    """`(L + π √λ I)⁻¹` and `(R + √λ / π I)⁻¹`: the damping `λ` split between both factors."""
+    pairs = zip((left, right), split_damping(left, right, damping), strict=True)
+    return [damped_inverse(factor, own) for factor, own in pairs]
+
+
 class Eigen(NamedTuple):
     """A factor in its eigenbasis: `F = Q diag(values) Qᵀ`; `basis` is None for a diagonal one."""
 

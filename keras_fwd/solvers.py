@@ -52,26 +52,30 @@ class Solution(NamedTuple):
     residual_norm: tf.Tensor
 
 
-def cg(A, b, tolerance=1e-3, max_iterations=100):
+def cg(A, b, tolerance=1e-3, max_iterations=100, preconditioner=None):
     """Conjugate gradients for a symmetric positive definite `A x = b`, started at zero.
 
-    Stops when `‖b − A x‖ ≤ tolerance · ‖b‖`. Where a direction `p` with `⟨p, A p⟩ ≤ 0` is met, the
-    iterate so far is returned (`b` itself in the first iteration: then it is a descent direction).
+    Stops when `‖b − A x‖ ≤ tolerance · ‖b‖`, with a preconditioner `M` too. Where a direction `p`
+    with `⟨p, A p⟩ ≤ 0` is met, the iterate so far is returned (`b`, or `M b`, in the first
+    iteration: then it is a descent direction).
 
     Args:
         A: Symmetric `LinearMap`.
         b: Vector of its space.
         tolerance: Relative residual to stop at.
         max_iterations: Bound on the products with `A`.
+        preconditioner: Symmetric positive definite `LinearMap` `M` of the same space, the nearer to
+            the inverse of `A` the better; None for none.
 
     Returns:
         `Solution`.
 
-    Cost: One product with `A` an iteration, four vectors of memory.
+    Cost: One product with `A`, and with the preconditioner, an iteration, and one more of it; four
+        vectors of memory, five with a preconditioner.
 
     References:
         Hestenes and Stiefel, J. Res. Nat. Bur. Standards 49 (1952); Nocedal and Wright, Numerical
-        Optimization (2006), algorithms 5.2 and 7.2.
+        Optimization (2006), algorithms 5.2, 5.3 and 7.2.
 
     Example:
 
@@ -82,17 +86,27 @@ def cg(A, b, tolerance=1e-3, max_iterations=100):
     """
     start = nest.squared_norm(b)
 
-    def step(i, x, r, p, rr):
+    def conditioned(r, rr):
+        """`M r`, and its product with `r`."""
+        if preconditioner is None:
+            return r, rr
+        z = preconditioner._mv(r)
+        return z, nest.dot(r, z)
+
+    def step(i, x, r, p, rz, rr):
+        del rr
         Ap = A._mv(p)
         curvature = nest.dot(p, Ap)
-        alpha, good = _step_length(i, rr, curvature)
+        alpha, good = _step_length(i, rz, curvature)
         r = nest.add_scaled(r, -alpha, Ap)
         new_rr = nest.squared_norm(r)
-        vectors = nest.add_scaled(x, alpha, p), r, nest.add_scaled(r, new_rr / rr, p)
+        z, new_rz = conditioned(r, new_rr)
+        vectors = nest.add_scaled(x, alpha, p), r, nest.add_scaled(z, new_rz / rz, p), new_rz
         return vectors, new_rr, curvature, good
 
     zeros = nest.map_live(tf.zeros_like, b)
-    (x, _, _), *end = _iterate(step, (zeros, b, b), start, tolerance, max_iterations)
+    p, rz = conditioned(b, start)
+    (x, *_), *end = _iterate(step, (zeros, b, p, rz), start, tolerance, max_iterations)
     return Solution(x, *end)
 
 
@@ -181,18 +195,27 @@ def _iterate(step, vectors, start, tolerance, max_iterations):
 
 
 class ConjugateGradient:
-    """Matrix-free: `C` is only known by its products."""
+    """Matrix-free: `C` is only known by its products.
 
-    def __init__(self, curvature, gradient, tolerance, max_iterations):
+    Args:
+        curvature: `C`, a `LinearMap`.
+        gradient: `g`.
+        tolerance: As in `cg`.
+        max_iterations: As in `cg`.
+        preconditioner: Function of the damping: a `LinearMap` near `(C + damping · I)⁻¹`; or None.
+    """
+
+    def __init__(self, curvature, gradient, tolerance, max_iterations, preconditioner=None):
         self._curvature = curvature
         self._gradient = gradient
-        self._tolerance = tolerance
-        self._max_iterations = max_iterations
+        self._limits = tolerance, max_iterations
+        self._preconditioner = preconditioner
 
     def solve(self, damping):
         """`Solution` of `(C + damping · I) x = g`, by `cg`."""
         damped = self._curvature + damping * identity(self._curvature.in_spec)
-        return cg(damped, self._gradient, self._tolerance, self._max_iterations)
+        near = None if self._preconditioner is None else self._preconditioner(damping)
+        return cg(damped, self._gradient, *self._limits, near)
 
 
 class RangeSpaceConjugateGradient:

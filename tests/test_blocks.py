@@ -368,3 +368,10 @@ def test_monte_carlo_has_the_mean_of_type_2():
         error = draws.std(0, ddof=1) / np.sqrt(len(draws))
         off = np.abs(draws.mean(0) - expected) / np.maximum(error, 1e-12)
         assert (off < 3).mean() > 0.97 and off.max() < 6, (block.kind, off.max())
+
+
+def test_the_bias_of_a_single_output_is_in_the_block_of_its_kernel():
+    model = keras.Sequential([keras.Input([3]), L.Dense(1)])
+    model.compile("sgd", "mse")
+    found, _ = blocks_of(model, normal(EXAMPLES, 3))
+    assert [(block.kind, block.places) for block in found] == [("Kronecker", (0, 1))]

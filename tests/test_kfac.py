@@ -218,7 +218,7 @@ def test_a_batch_that_is_not_finite_is_left_out_and_counted():
     assert model.optimizer.nonfinite_steps == 1
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
-    factors = [v for v in model.optimizer._state if "block" in v.path]
+    factors = [v for v in model.optimizer._variables if "block" in v.path]
     assert factors and all(np.isfinite(v.numpy()).all() for v in factors)
     losses = model.fit(x, y, batch_size=64, epochs=20, verbose=0).history["loss"]
     assert losses[-1] < losses[0]

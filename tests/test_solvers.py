@@ -309,6 +309,89 @@ def test_normal_equations_set_negative_eigenvalues_to_zero():
     assert gradient @ system.solve(0.5).value.numpy() > 0
 
 
+# --- a preconditioner ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_preconditioner_leaves_the_solution_as_it_is(seed, mode):
+    matrix, b = spd(seed=seed)
+    M = dense_map(spd(seed=seed + 10)[0])
+    function = MODES[mode](lambda: solvers.cg(dense_map(matrix), tf.constant(b), 1e-12, 100, M))
+    solution = function()
+    assert Status(int(solution.status)) is Status.CONVERGED
+    np.testing.assert_allclose(solution.value, np.linalg.solve(matrix, b), rtol=1e-8)
+
+
+def test_the_identity_as_preconditioner_gives_the_iterates_of_plain_cg():
+    matrix, b = spd()
+    A, b = dense_map(matrix), tf.constant(b)
+    for iterations in range(1, 6):
+        plain = solvers.cg(A, b, 1e-14, iterations)
+        other = solvers.cg(A, b, 1e-14, iterations, identity(A.in_spec))
+        np.testing.assert_array_equal(other.value, plain.value)
+
+
+def test_the_exact_inverse_as_preconditioner_needs_one_iteration():
+    matrix, b = spd()
+    M = dense_map(np.linalg.inv(matrix))
+    solution = solvers.cg(dense_map(matrix), tf.constant(b), 1e-10, 100, M)
+    assert int(solution.iterations) == 1
+    np.testing.assert_allclose(solution.value, np.linalg.solve(matrix, b), rtol=1e-9)
+
+
+def test_the_diagonal_as_preconditioner_undoes_bad_scaling():
+    matrix, b = spd(30)
+    scale = np.geomspace(1e-3, 1e3, 30)
+    matrix = scale[:, None] * matrix * scale
+    A, b = dense_map(matrix), tf.constant(b)
+    M = diagonal(tf.constant(1 / np.diagonal(matrix)))
+    plain, better = solvers.cg(A, b, 1e-8, 1000), solvers.cg(A, b, 1e-8, 1000, M)
+    assert int(better.iterations) < 100 < int(plain.iterations)
+    np.testing.assert_allclose(better.value, np.linalg.solve(matrix, b), rtol=1e-5)
+
+
+def test_with_a_preconditioner_it_is_the_residual_that_is_reported_and_stops():
+    matrix, b = spd()
+    M = dense_map(1e6 * spd(seed=10)[0])  # its own norm of the residual is another one
+    for tolerance in (0.5, 1e-3, 1e-9):
+        solution = solvers.cg(dense_map(matrix), tf.constant(b), tolerance, 100, M)
+        true = np.linalg.norm(b - matrix @ solution.value.numpy()) / np.linalg.norm(b)
+        np.testing.assert_allclose(solution.residual_norm, true, rtol=1e-5, atol=1e-13)
+        assert true <= tolerance and Status(int(solution.status)) is Status.CONVERGED
+
+
+def test_negative_curvature_with_a_preconditioner():
+    entries, b = tf.constant([1.0, -2.0], tf.float64), tf.constant([1.0, 1.0], tf.float64)
+    M = diagonal(tf.constant([1.0, 3.0], tf.float64))
+    solution = solvers.cg(diagonal(entries), b, 1e-10, 100, M)
+    assert Status(int(solution.status)) is Status.NEGATIVE_CURVATURE
+    np.testing.assert_allclose(solution.value, [1, 3])  # M b, downhill
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_preconditioner_that_is_not_finite_gives_a_status(value):
+    matrix, b = spd()
+    M = diagonal(tf.constant([1.0, 2, value, 3, 1, 1], tf.float64))
+    solution = solvers.cg(dense_map(matrix), tf.constant(b), 1e-10, 100, M)
+    assert Status(int(solution.status)) is Status.NOT_FINITE
+
+
+def test_a_system_makes_its_preconditioner_for_each_damping():
+    system = random_system(7, 4)
+    made = solvers.ConjugateGradient(
+        dense_map(system.matrix),
+        tf.constant(system.gradient),
+        1e-10,
+        100,
+        lambda damping: dense_map(np.linalg.inv(system.matrix + damping * np.eye(4))),
+    )
+    for damping in (1.0, 0.125):
+        solution = made.solve(damping)
+        assert int(solution.iterations) == 1
+        np.testing.assert_allclose(solution.value, system.solution(damping), rtol=1e-9)
+
+
 # --- values that are not finite -----------------------------------------------------------------
 
 

@@ -3,5 +3,6 @@
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.gauss_newton import GaussNewton
 from keras_fwd.optimizers.kfac import KFAC
+from keras_fwd.optimizers.kfac_preconditioner import KFACPreconditioner
 
-__all__ = ["KFAC", "CurvatureOptimizer", "GaussNewton"]
+__all__ = ["KFAC", "CurvatureOptimizer", "GaussNewton", "KFACPreconditioner"]

