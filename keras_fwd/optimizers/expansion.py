@@ -37,12 +37,7 @@ class Expansion:
             call = "linearize"
             self.forward, J = double_gradient.linearization(call, model_pass, self.values)
             self.whole = J
-            self.jacobian = LinearMap(
-                lambda tangents: J._mv(tangents)["outputs"],
-                lambda cotangents: J._transpose_mv({"loss": None, "outputs": cotangents}),
-                J.in_spec,
-                J.out_spec["outputs"],
-            )
+            self.jacobian = to_leaves(J)
         else:
             self.forward = double_gradient.forward_pass("vjp", model_pass, self.values)
         result = self.forward.outputs
@@ -59,3 +54,13 @@ class Expansion:
         """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
         linear = nest.dot(self.gradient, step)
         return linear + nest.dot(step, self.curvature._mv(step)) / 2
+
+
+def to_leaves(J):
+    """The part of a training pass's Jacobian that leads to the curvature leaves."""
+    return LinearMap(
+        lambda tangents: J._mv(tangents)["outputs"],
+        lambda cotangents: J._transpose_mv({"loss": None, "outputs": cotangents}),
+        J.in_spec,
+        J.out_spec["outputs"],
+    )
