@@ -301,7 +301,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("options", "named"), REFUSED, ids=str)
+@pytest.mark.parametrize(("options", "named"), REFUSED)
 def test_arguments_out_of_range(options, named):
     with pytest.raises(keras_fwd.ConfigurationError, match=named) as caught:
         KFACPreconditioner(**{"inner": "sgd", **options})
