@@ -1,7 +1,5 @@
 """`KFAC`: Kronecker-factored natural gradient for any Keras model."""
 
-import functools
-
 import keras
 import tensorflow as tf
 
@@ -9,10 +7,12 @@ from keras_fwd import model, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import damping as control
+from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.factors import growing_period
 from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
 from keras_fwd.optimizers.plane import Given, Plane
+from keras_fwd.optimizers.search import Search
 from keras_fwd.optimizers.sub_batch import jacobian_and_hessian
 
 
@@ -159,7 +159,7 @@ class KFAC(KroneckerOptimizer):
         self.kl_clip = None if kl_clip is None else float(kl_clip)
         self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
         self.judge_every = int(judge_every)
-        self._last_step = None
+        self._last_step = []
         if self.max_trials > 0:
             self._accepted = self.add_variable(
                 shape=(), dtype="int32", name="accepted_steps", initializer="zeros"
@@ -167,6 +167,8 @@ class KFAC(KroneckerOptimizer):
             self._ratio = self.add_variable(
                 shape=(), dtype="float32", name="reduction_ratio", initializer="ones"
             )
+
+    works_on_replicas = True
 
     @property
     def auto_damping(self):
@@ -195,12 +197,15 @@ class KFAC(KroneckerOptimizer):
         return Plane(J, H, ridge, expansion.gradient, vectors, tf.maximum(self.damping.value, 0.0))
 
     def _last(self):
-        if self._last_step is None:
-            self._last_step = [
-                self._variable(f"last_step_{i}", variable.shape, variable.dtype)
-                for i, variable in enumerate(self._trainable_variables)
-            ]
+        if not self._last_step:
+            replicas.once(self._make_last)
         return [variable.value for variable in self._last_step]
+
+    def _make_last(self):
+        self._last_step = [
+            self._variable(f"last_step_{i}", variable.shape, variable.dtype)
+            for i, variable in enumerate(self._trainable_variables)
+        ]
 
     def _clipped_rate(self, expansion, direction):
         rate = tf.cast(self.learning_rate, tf.float32)
@@ -224,39 +229,15 @@ class KFAC(KroneckerOptimizer):
         ]
 
     def _search(self, model_pass, expansion, system):
+        search = Search(self, model_pass, expansion, system)
         if self.max_trials == 0:
-            return self._unjudged(model_pass, expansion, system)
-        judged = super()._search
-        return tf.cond(
-            tf.equal(self._accepted.value % self._period(), 0),
-            lambda: judged(model_pass, expansion, system),
-            lambda: self._unjudged(model_pass, expansion, system),
-        )
+            return search.unjudged(tf.ones([]))
+        due = tf.equal(self._accepted.value % self._period(), 0)
+        return search.judged_if(due, tf.identity(self._ratio.value))
 
     def _period(self):
         """Steps from one that is judged to the next; 1 at first and after one that failed."""
         return growing_period(self._accepted.value, self.judge_every)
-
-    def _unjudged(self, model_pass, expansion, system):
-        """A step that is taken as it is, in the words of a search."""
-        damping = tf.identity(self.damping.value)
-        step = self.step(expansion, system, system.solve(tf.maximum(damping, 0.0)))
-        values = self.moved(model_pass, expansion, step)
-        good = expansion.finite & nest.all_finite(values)
-        keep = functools.partial(tf.where, good)
-        return {
-            "trials": tf.constant(0),
-            "accepted": good,
-            "values": nest.map_live(keep, values, expansion.values),
-            "damping": damping,
-            "growth": tf.identity(self._growth.value),
-            "ratio": self._last_ratio(),
-            "iterations": tf.constant(0),
-        }
-
-    def _last_ratio(self):
-        """Of the last step that was judged."""
-        return tf.identity(self._ratio.value) if self.max_trials > 0 else tf.ones([])
 
     def predicted_change(self, expansion, system, step):
         """By the exact Gauss-Newton matrix on the batch."""

@@ -1,6 +1,7 @@
 """What `KFAC` and `KFACPreconditioner` share: blocks, factors, and a direction from them."""
 
 import warnings
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,6 +10,7 @@ from keras_fwd import blocks, curvature, fisher
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.fisher import KINDS
+from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
@@ -85,7 +87,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.factor_every = int(factor_every)
         self.inverse_every = int(inverse_every)
         self.seed = int(seed)
-        self._factors = None
+        self._factors: Any = None
         self._saved = []  # state from a file, for variables that are yet to be made
         self._compiled = None
 
@@ -123,17 +125,17 @@ class KroneckerOptimizer(CurvatureOptimizer):
         step = self.step_number()
         factors = self._bound(expansion)
 
-        def update():
+        def measure():
             H = None
             if self.fisher != "empirical":
                 H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
             cotangents = fisher.Cotangents(
-                self.fisher, model_pass, expansion.leaves, H, tf.stack([self.seed, step])
+                self.fisher, model_pass, expansion.leaves, H, seed, replicas.count()
             )
-            factors.update(expansion.forward, cotangents)
-            return tf.constant(0)
+            return factors.measured(expansion.forward, cotangents)
 
-        tf.cond(factors.update_due(step, self.factor_every), update, lambda: tf.constant(0))
+        seed = replicas.own_seed(tf.stack([self.seed, step]))
+        factors.update(step, self.factor_every, measure)
         known = self.damping.value >= 0
         first = tf.where(expansion.finite, self.auto_damping * factors.mean_eigenvalue(), UNKNOWN)
         self.damping.assign(tf.where(known, self.damping.value, first))
@@ -144,7 +146,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
     def _bound(self, expansion):
         """The factors, for the tensors of the trace that is being made."""
         found = blocks.of_forward_pass(expansion.forward, expansion.leaves, self.shared)
-        if self._factors is None:
+        unknown = self._factors is None
+        if unknown:
             if not any(block.kind == "Kronecker" for block in found):
                 warnings.warn(
                     f"{type(self).__name__}: no weight of the model is used as a matrix, so none "
@@ -152,9 +155,11 @@ class KroneckerOptimizer(CurvatureOptimizer):
                     "curvature. `optimizer.blocks(model)` says why.",
                     stacklevel=2,
                 )
-            self._factors = Factors(found, self._variable, self.inverse, self.factor_decay)
-        self._factors.bind(found, type(self).__name__)
-        return self._factors
+            replicas.once(lambda: self._make_factors(found))
+        return self._factors.bound(found, type(self).__name__)
+
+    def _make_factors(self, found):
+        self._factors = Factors(found, self._variable, self.inverse, self.factor_decay)
 
     def _variable(self, name, shape, dtype):
         """A variable of zeros, or of what was saved for it."""

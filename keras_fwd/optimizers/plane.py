@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.optimizers import replicas
 from keras_fwd.solvers import Solution, Status
 
 
@@ -12,7 +13,7 @@ class Plane:
     The curvature on the plane is the exact GGN on the batch, from two pushforwards.
 
     Args:
-        jacobian: `LinearMap` from the weights to the outputs.
+        jacobian: `LinearMap` from the weights to the outputs, of this replica's share.
         hessian: The loss's Hessian in the outputs.
         ridge: Curvature of the weights' regularizers, or None: list like the weights.
         gradient: Of the loss, a list like the weights.
@@ -31,9 +32,13 @@ class Plane:
         self._pairs = [(i, j) for i in range(count) for j in range(i, count)]
         pushed = [jacobian._mv(v) for v in vectors]
         curved = [hessian._mv(p) for p in pushed]
-        self._slope = [nest.dot(gradient, v) for v in vectors]
-        self._lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
-        self._curvature = [nest.dot(pushed[i], curved[j]) for i, j in self._pairs]
+        slope = [nest.dot(gradient, v) for v in vectors]
+        lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
+        # Equal but for rounding in all replicas; made equal, for decisions hang on them.
+        both = replicas.means([*slope, *lengths])
+        self._slope, self._lengths = both[:count], both[count:]
+        of_share = [nest.dot(pushed[i], curved[j]) for i, j in self._pairs]
+        self._curvature = replicas.sums(of_share)
         if ridge is not None:
             ridged = [nest.map_live(tf.multiply, ridge, v) for v in vectors]
             extra = [nest.dot(vectors[i], ridged[j]) for i, j in self._pairs]

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_fwd import curvature, double_gradient, nest, nested_layers
 from keras_fwd.model import TrainingPass
+from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.expansion import to_leaves
 
 #: Reductions of a loss that are means, so that a part of the batch stands for all of it.
@@ -20,12 +21,13 @@ def jacobian_and_hessian(model_pass, expansion, most):
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
         expansion: Its `Expansion`.
-        most: Number of examples, or None for all.
+        most: Number of examples, of all replicas together, or None for all.
 
     Returns:
         `(J, H)`: `LinearMap` from the weights to a list of leaves, and between such lists.
     """
-    part = None if most is None else _part(model_pass, most)
+    share = None if most is None else -(-most // replicas.count())
+    part = None if share is None else _part(model_pass, share)
     if part is None:
         J = double_gradient.jacobian_at(expansion.forward)
         return to_leaves(J), curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)

@@ -1,0 +1,140 @@
+"""The search for a step: directions with rising damping, tried on their batch."""
+
+import functools
+
+import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.optimizers import damping as control
+from keras_fwd.optimizers import replicas
+
+
+class Search:
+    """The trials of one batch; all of it tensors.
+
+    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `damping` and
+    the `growth` that the optimizer goes on with, the `ratio` of the last trial, and `iterations` of
+    the solver.
+
+    Args:
+        optimizer: A `CurvatureOptimizer`.
+        model_pass: The `TrainingPass` of the batch.
+        expansion: Its `Expansion`.
+        system: What the optimizer's `linear_system` returned.
+    """
+
+    def __init__(self, optimizer, model_pass, expansion, system):
+        self._optimizer = optimizer
+        self._pass = model_pass
+        self._expansion = expansion
+        self._system = system
+
+    def judged(self, wanted=None):
+        """The first step that lowers the loss enough; nothing is tried unless it is `wanted`."""
+
+        def needed(state):
+            more = state["trials"] < self._optimizer.max_trials
+            more &= self._expansion.finite & ~state["accepted"]
+            return more if wanted is None else more & wanted
+
+        if replicas.count() > 1:
+            # One after the other, for the loss of a trial is a sum that is taken outside of loops.
+            state = self._start()
+            for _ in range(self._optimizer.max_trials):
+                state = self._trial_of_all(state, needed(state))
+            return state
+
+        def trial(state):
+            proposal = self._propose(state)
+            return (self._judge(state, proposal, proposal["after"]),)
+
+        (final,) = tf.while_loop(needed, trial, (self._start(),))
+        return final
+
+    def judged_if(self, due, ratio):
+        """A step that is judged if `due`, else one that is taken as it is."""
+        if replicas.count() == 1:
+            return tf.cond(due, self.judged, lambda: self.unjudged(ratio))
+        judged = self.judged(wanted=due)
+        return tf.cond(due, lambda: judged, lambda: self.unjudged(ratio))
+
+    def unjudged(self, ratio):
+        """The step with the present damping, taken as it is; `ratio` of the last one judged."""
+        damping = tf.identity(self._optimizer.damping.value)
+        step = self._optimizer.step(
+            self._expansion, self._system, self._system.solve(tf.maximum(damping, 0.0))
+        )
+        values = self._optimizer.moved(self._pass, self._expansion, step)
+        good = self._expansion.finite & nest.all_finite(values)
+        keep = functools.partial(tf.where, good)
+        return {
+            "trials": tf.constant(0),
+            "accepted": good,
+            "values": nest.map_live(keep, values, self._expansion.values),
+            "damping": damping,
+            "growth": tf.identity(self._optimizer._growth.value),
+            "ratio": ratio,
+            "iterations": tf.constant(0),
+        }
+
+    def _start(self):
+        damping = tf.identity(self._optimizer.damping.value)
+        growth = tf.identity(self._optimizer._growth.value)
+        raised, grown = control.adapt(damping, growth, -1.0, tf.constant(False))
+        finite = self._expansion.finite
+        return {
+            "trials": tf.constant(0),
+            "accepted": tf.constant(False),
+            "values": self._expansion.values,
+            # A batch without a finite loss is not tried at all: only the damping rises.
+            "damping": tf.where(finite, damping, raised),
+            "growth": tf.where(finite, growth, grown),
+            "ratio": tf.constant(-float("inf")),
+            "iterations": tf.constant(0),
+        }
+
+    def _propose(self, state):
+        """New weights and the loss there: of this replica's share of the batch."""
+        solution = self._system.solve(state["damping"])
+        step = self._optimizer.step(self._expansion, self._system, solution)
+        values = self._optimizer.moved(self._pass, self._expansion, step)
+        return {
+            "values": values,
+            "after": self._pass(values)["loss"],
+            "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
+            "iterations": solution.iterations,
+        }
+
+    def _judge(self, state, proposal, after):
+        """The state after a trial, from the loss `after` it."""
+        values = proposal["values"]
+        ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"])
+        accepted = (ratio > control.ACCEPT) & nest.all_finite(values)
+        damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
+        keep = functools.partial(tf.where, accepted)
+        return {
+            "trials": state["trials"] + 1,
+            "accepted": accepted,
+            "values": nest.map_live(keep, values, self._expansion.values),
+            "damping": damping,
+            "growth": growth,
+            "ratio": tf.cast(ratio, tf.float32),
+            "iterations": state["iterations"] + proposal["iterations"],
+        }
+
+    def _trial_of_all(self, state, needed):
+        """The state after a trial of all replicas; as it was if none is needed."""
+        zero = tf.zeros_like(self._expansion.loss)
+
+        def nothing():
+            predicted = tf.zeros([], nest.accumulator_dtype(state["values"]))
+            return {
+                "values": state["values"],
+                "after": zero,
+                "predicted": predicted,
+                "iterations": tf.constant(0),
+            }
+
+        proposal = tf.cond(needed, lambda: self._propose(state), nothing)
+        (after,) = replicas.sums([proposal["after"]])
+        return tf.cond(needed, lambda: self._judge(state, proposal, after), lambda: state)
