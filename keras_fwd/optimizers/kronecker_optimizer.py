@@ -14,6 +14,7 @@ from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
+from keras_fwd.optimizers.training_checks import check_replicas
 
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
@@ -98,6 +99,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         """
         if not tf.executing_eagerly():
             return super().train_step(model, data)
+        check_replicas(self, model)
         if self._compiled is None:
             self._compiled = tf.function(super().train_step)
         tensors = [

@@ -38,18 +38,41 @@ class Search:
             return more if wanted is None else more & wanted
 
         if replicas.count() > 1:
-            # One after the other, for the loss of a trial is a sum that is taken outside of loops.
-            state = self._start()
-            for _ in range(self._optimizer.max_trials):
-                state = self._trial_of_all(state, needed(state))
-            return state
+            return self._judged_by_all(needed)
 
         def trial(state):
-            proposal = self._propose(state)
+            proposal = self._propose(state["damping"])
             return (self._judge(state, proposal, proposal["after"]),)
 
         (final,) = tf.while_loop(needed, trial, (self._start(),))
         return final
+
+    def _judged_by_all(self, needed):
+        """As `judged`, in several replicas: no loop, for the loss of a trial is a sum over them."""
+        function = tf.function(self._propose, autograph=False)  # traced once for all trials
+        damping = self._optimizer.damping.value
+        propose = function.get_concrete_function(tf.TensorSpec(damping.shape, damping.dtype))
+
+        def trial(state):
+            more = needed(state)
+            proposal = tf.cond(more, lambda: propose(state["damping"]), self._nothing)
+            (after,) = replicas.sums([proposal["after"]])
+            return tf.cond(more, lambda: self._judge(state, proposal, after), lambda: state)
+
+        state = self._start()
+        for _ in range(self._optimizer.max_trials):
+            state = trial(state)
+        return state
+
+    def _nothing(self):
+        """In the place of a proposal that is not needed."""
+        values = self._expansion.values
+        return {
+            "values": values,
+            "after": tf.zeros_like(self._expansion.loss),
+            "predicted": tf.zeros([], nest.accumulator_dtype(values)),
+            "iterations": tf.constant(0),
+        }
 
     def judged_if(self, due, ratio):
         """A step that is judged if `due`, else one that is taken as it is."""
@@ -93,9 +116,9 @@ class Search:
             "iterations": tf.constant(0),
         }
 
-    def _propose(self, state):
+    def _propose(self, damping):
         """New weights and the loss there: of this replica's share of the batch."""
-        solution = self._system.solve(state["damping"])
+        solution = self._system.solve(damping)
         step = self._optimizer.step(self._expansion, self._system, solution)
         values = self._optimizer.moved(self._pass, self._expansion, step)
         return {
@@ -121,20 +144,3 @@ class Search:
             "ratio": tf.cast(ratio, tf.float32),
             "iterations": state["iterations"] + proposal["iterations"],
         }
-
-    def _trial_of_all(self, state, needed):
-        """The state after a trial of all replicas; as it was if none is needed."""
-        zero = tf.zeros_like(self._expansion.loss)
-
-        def nothing():
-            predicted = tf.zeros([], nest.accumulator_dtype(state["values"]))
-            return {
-                "values": state["values"],
-                "after": zero,
-                "predicted": predicted,
-                "iterations": tf.constant(0),
-            }
-
-        proposal = tf.cond(needed, lambda: self._propose(state), nothing)
-        (after,) = replicas.sums([proposal["after"]])
-        return tf.cond(needed, lambda: self._judge(state, proposal, after), lambda: state)

@@ -50,10 +50,16 @@ def _part(model_pass, most):
         return None
     count = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
     stride = -(-count // most)
+    if tf.is_tensor(stride):
+        stride = tf.maximum(stride, 1)  # the share of a replica may be empty
     part = TrainingPass(model)
     part.batch = tf.nest.map_structure(lambda leaf: _every(stride, leaf), batch)
     return part
 
 
 def _every(stride, leaf):
-    return leaf if leaf is None or not leaf.shape.rank else leaf[::stride]
+    if leaf is None or not leaf.shape.rank:
+        return leaf
+    part = leaf[::stride]
+    part.set_shape([None, *leaf.shape[1:]])  # not known to TensorFlow if the stride is a tensor
+    return part

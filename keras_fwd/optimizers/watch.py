@@ -63,8 +63,8 @@ class Watch:
         raise error(
             f"{owner}: the loss or its gradient was not finite on {patience} batches in a row, so "
             f"training was stopped. First bad value: {value} in {name}, at step "
-            f"{int(self._step.numpy())}. The weights are those from before it. Clean the data, scale "
-            "it, or start from smaller weights."
+            f"{int(self._step.numpy())}. The weights are those from before it. Clean the data, "
+            "scale it, or start from smaller weights."
         )
 
 
