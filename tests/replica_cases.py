@@ -60,7 +60,7 @@ def assert_same_weights(left, right):
 def assert_as_one(layers=plain, epochs=3, **options):
     """Two replicas against one with the whole batch."""
     one = compiled(ALONE, lambda: KFAC(**options), layers)
-    both = compiled(two().scope(), lambda: KFAC(**options), layers)
+    both = compiled(two().scope(), lambda: KFAC(**options), layers, steps_per_execution=2)
     histories = fit(one, epochs=epochs), fit(both, epochs=epochs)
     assert_same_weights(one, both)
     assert_replicas_agree(both)
@@ -75,6 +75,7 @@ def refused():
     cases = [
         (keras_fwd.GaussNewton, {}, "trains on one device only"),
         (KFAC, {"run_eagerly": True}, "compiled code only"),
+        (KFAC, {"jit_compile": True}, "XLA"),
     ]
     for optimizer, arguments, message in cases:
         model = compiled(two().scope(), optimizer, **arguments)
@@ -227,10 +228,33 @@ def averaged():
     )
 
 
+def workers():
+    """Each of two processes, by a loop of its own: `fit` of Keras does not know them."""
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    options = {"fisher": "type-2", "learning_rate": 0.1, "inverse_every": 2, "factor_every": 2}
+    both = compiled(strategy.scope(), lambda: KFAC(**options))
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16, drop_remainder=True)
+    policy = tf.data.Options()
+    policy.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    data = strategy.experimental_distribute_dataset(data.with_options(policy))
+
+    @tf.function
+    def step(batch):
+        return strategy.run(both.train_step, args=(batch,))
+
+    for _ in range(3):
+        for batch in data:
+            step(batch)
+    one = compiled(ALONE, lambda: KFAC(**options))
+    fit(one)
+    assert_same_weights(one, both)
+
+
 if __name__ == "__main__":
     (cpu,) = tf.config.list_physical_devices("CPU")
-    one = tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(cpu, [one, one])
+    if sys.argv[1:] != ["workers"]:
+        one = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [one, one])
     keras.config.set_floatx("float64")
     for case in sys.argv[1:]:
         globals()[case]()

@@ -1,7 +1,10 @@
-"""`KFAC` on several devices: two of the CPU, in a process of their own."""
+"""`KFAC` on several devices: two of the CPU, in a process of their own; and in two processes."""
 
+import contextlib
+import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -23,12 +26,44 @@ SLOW = [
     "cases", ["refused fixed", *(pytest.param(cases, marks=pytest.mark.slow) for cases in SLOW)]
 )
 def test_two_replicas_take_the_steps_of_one(cases):
-    command = [sys.executable, str(HERE / "replica_cases.py"), *cases.split()]
+    assert_succeeds(start(cases.split()))
+
+
+@pytest.mark.slow
+def test_two_workers_take_the_steps_of_one():
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    config = {"cluster": {"worker": addresses}}
+    tasks = [{"type": "worker", "index": i} for i in range(2)]
+    started = [start(["workers"], TF_CONFIG=json.dumps({**config, "task": task})) for task in tasks]
+    try:
+        for process in started:
+            assert_succeeds(process)
+    finally:  # one that waits for the other would wait for long
+        for process in started:
+            process.kill()
+
+
+def start(arguments, **environment):
     path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "replica_cases.py"), *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environment},
     )
-    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def assert_succeeds(process):
+    try:
+        _, errors = process.communicate(timeout=500)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors[-4000:]
 
 
 class State:

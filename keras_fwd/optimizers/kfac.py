@@ -35,6 +35,10 @@ class KFAC(KroneckerOptimizer):
     first batch on whose loss was NaN or infinite: such a batch is left out. After 20 of them in a
     row training stops with `keras_fwd.NumericalError`.
 
+    Under `tf.distribute.MirroredStrategy` N replicas take the step that one would take with the
+    whole batch, as far as the model does: BatchNormalization keeps to each replica's share, as in
+    Keras. The inverses are divided among them.
+
     Args:
         learning_rate: `"adaptive"` (default): step size and momentum that make the quadratic model
             of the loss smallest, with the exact Gauss-Newton matrix on the batch; the damping
@@ -74,7 +78,9 @@ class KFAC(KroneckerOptimizer):
 
     Raises:
         ConfigurationError: an argument out of range; a loss without curvature; a model without
-            trainable weights, or with loss scaling; another model than the one it has trained.
+            trainable weights, or with loss scaling; another model than the one it has trained;
+            several replicas with `run_eagerly` or `jit_compile`, or an optimizer made outside of
+            the scope of their strategy.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 

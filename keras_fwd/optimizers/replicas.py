@@ -23,6 +23,8 @@ def count():
 
 def index():
     """Which of them this one is."""
+    if count() == 1:
+        return 0
     number = tf.distribute.get_replica_context().replica_id_in_sync_group
     return int(tf.get_static_value(number)) if tf.is_tensor(number) else number
 

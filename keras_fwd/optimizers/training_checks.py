@@ -58,6 +58,11 @@ def check_replicas(optimizer, model):
             "`run_eagerly=True` out, or wrap a loop of your own in a `tf.function`. "
             f"{received}, run eagerly."
         )
+    if model.jit_compile is True:
+        raise ConfigurationError(
+            f"{call}: XLA does not know what replicas send each other; compile the model with "
+            f"`jit_compile=False`. {received}, jit_compile=True."
+        )
     if not model.built:
         raise ConfigurationError(
             f"{call}: with a strategy the model must be built before its first step; call "
