@@ -38,7 +38,7 @@ def check_replicas(optimizer, model):
     call, received = type(optimizer).__name__, f"Received: {type(strategy).__name__}"
     if not optimizer.works_on_replicas:
         raise ConfigurationError(
-            f"{call}: trains on one device only, for its linear solver takes the whole batch. "
+            f"{call}: trains on one device only; replicas would each go a way of their own. "
             f"{received} with {strategy.num_replicas_in_sync} replicas. Use `KFAC`, or leave the "
             "strategy out."
         )
