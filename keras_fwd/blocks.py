@@ -92,7 +92,7 @@ class Kronecker:
             seen = tf.concat(seen, 0)
             size = self.uses[0].shape[1]
             counts = tf.math.unsorted_segment_sum(tf.ones_like(seen, self.dtype), seen, size)
-            return (counts / tf.cast(tf.size(seen), self.dtype))[None]
+            return (counts / tf.cast(tf.maximum(tf.size(seen), 1), self.dtype))[None]
         rows = [tf.cast(use.inputs(), self.dtype) for use in self.uses]
         if self.bias_shape is not None:
             rows = [tf.concat([x, tf.ones_like(x[..., :1])], -1) for x in rows]

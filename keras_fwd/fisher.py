@@ -36,13 +36,16 @@ class Cotangents:
         leaves: The curvature leaves.
         hessian: The loss's Hessian in them; not used by `"empirical"`.
         seed: A pair of integers for the signs.
+        shares: How many replicas the batch is divided among; the loss is that of one share, over
+            their number.
 
     Raises:
         ConfigurationError: a loss of unknown form, and too many outputs to decompose its Hessian.
     """
 
-    def __init__(self, kind, model_pass, leaves, hessian, seed):
+    def __init__(self, kind, model_pass, leaves, hessian, seed, shares=1):
         self.kind = kind
+        self._shares = shares
         self._pass = model_pass
         self._leaves = leaves
         self._seed = seed
@@ -96,7 +99,7 @@ class Cotangents:
     def _root_of_count(self, loss, gradient):
         if getattr(loss, "reduction", None) == "sum":
             return tf.ones([], gradient.dtype)
-        terms = tf.reduce_prod(tf.shape(gradient)[:-1])
+        terms = self._shares * tf.reduce_prod(tf.shape(gradient)[:-1])
         return tf.sqrt(tf.cast(terms, gradient.dtype))
 
     def _on_leaf(self, place):

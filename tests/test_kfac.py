@@ -129,6 +129,18 @@ def test_several_outputs_and_sample_weights():
     assert history.history["loss"][-1] < 0.1 * history.history["loss"][0]
 
 
+def test_batches_of_unknown_size():
+    x, y = data(20)
+    known, unknown = (sequential() for _ in range(2))
+    unknown.set_weights(known.get_weights())
+    for model, is_known in ((known, True), (unknown, False)):
+        model.compile(KFAC(curvature_batch=8), "mse")
+        batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(20, drop_remainder=is_known)
+        model.fit(batches, verbose=0)
+    for a, b in zip(known.get_weights(), unknown.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_regularized_models_train():
     keras.utils.set_random_seed(0)
     penalty = keras_fwd.regularizers.JacobianNorm(1e-3)

@@ -126,7 +126,6 @@ def test_weights_left_out_of_weight_decay():
 @pytest.mark.parametrize(
     "options",
     [{"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
-    ids=str,
 )
 def test_graph_eager_and_xla_take_the_same_steps(options):
     def make():

@@ -15,10 +15,10 @@ from keras_fwd import nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.model import Recorder, TrainingPass, loss_tracker
-from keras_fwd.optimizers import damping as control
-from keras_fwd.optimizers import hook, loss_scale
+from keras_fwd.optimizers import hook, loss_scale, replicas
 from keras_fwd.optimizers.expansion import Expansion
-from keras_fwd.optimizers.training_checks import check_training
+from keras_fwd.optimizers.search import Search
+from keras_fwd.optimizers.training_checks import check_replicas, check_training
 from keras_fwd.optimizers.watch import Watch
 
 
@@ -42,6 +42,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     takes_loss_scale = False
     #: The smallest `max_trials`.
     least_trials = 1
+    #: Whether several replicas take the step that one would take with the whole batch.
+    works_on_replicas = False
 
     def __init__(self, learning_rate, damping, max_trials, name, **kwargs):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
@@ -60,7 +62,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     @property
     def nonfinite_steps(self):
         """How many batches had a loss that was not finite, as a Python integer."""
-        return int(self._watch.total.value)
+        return int(self._watch.total.numpy())
 
     def linear_system(self, model_pass, expansion):
         """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
@@ -81,14 +83,14 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         return nest.scale(-tf.cast(self.learning_rate, tf.float32), solution.value)
 
     def trial_loss(self, model_pass, system, values):
-        """The loss at other values of the weights, on the batch or a part of it."""
+        """The loss at other values of the weights, on this replica's share or a part of it."""
         del system
         return model_pass(values)["loss"]
 
-    def loss_after(self, expansion, system, trial_loss):
-        """The loss of the batch after the step that `system` solved for last."""
-        del expansion, system
-        return trial_loss
+    def beyond_trial(self, expansion, system):
+        """What the trial's loss leaves out of the batch's, for the step solved for last."""
+        del system
+        return tf.zeros_like(expansion.loss)
 
     def next_damping(self, search):
         """The damping of the next step, from how the trials of this one went."""
@@ -119,7 +121,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             due = tf.equal((self.step_number() + 1) % self.ema_overwrite_frequency, 0)
 
             def overwrite():
-                self._overwrite_model_variables_with_average_value(variables)
+                # Not by the method of Keras, which cannot do it in one of several replicas.
+                averages = self._model_variables_moving_average
+                for variable, average in zip(variables, averages, strict=True):
+                    variable.assign(average)
                 return tf.constant(0)
 
             tf.cond(due, overwrite, lambda: tf.constant(0))
@@ -165,13 +170,14 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             lambda leaf: leaf if leaf is None else tf.convert_to_tensor(leaf),
             keras.utils.unpack_x_y_sample_weight(data),
         )
+        check_replicas(self, model)
         if not model.built:
             with Recorder([], []):  # makes the weights, and changes nothing else
                 model(batch[0], training=False)
         check_training(self, model, batch)
         scaler = loss_scale.scaler_of(model)
         if not self.built or (scaler and not scaler.built):
-            (scaler or self).build(model.trainable_variables)
+            replicas.once(lambda: (scaler or self).build(model.trainable_variables))
         model_pass = self._pass_of(model)
         model_pass.batch = batch
         model_pass.loss_scale = loss_scale.scale_of(scaler)
@@ -191,54 +197,16 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     def _pass_of(self, model):
         """One object for a model, so that a function that was checked once is known again."""
-        known = self._passes.get(model)
+        mine = self._passes.setdefault(model, {})  # one for each replica: they trace in turns
+        known = mine.get(replicas.index())
         variables = list(model.trainable_variables)
         if known is None or [*map(id, known.variables)] != [*map(id, variables)]:
-            known = self._passes[model] = TrainingPass(model)
+            known = mine[replicas.index()] = TrainingPass(model)
         return known
 
     def _search(self, model_pass, expansion, system):
-        """Try directions with rising damping until one is accepted; all of it a loop of tensors."""
-
-        def trial(state):
-            solution = system.solve(state["damping"])
-            step = self.step(expansion, system, solution)
-            values = self.moved(model_pass, expansion, step)
-            after = self.trial_loss(model_pass, system, values)
-            after = self.loss_after(expansion, system, after)
-            predicted = -self.predicted_change(expansion, system, step)
-            ratio = control.reduction_ratio(expansion.loss, after, predicted)
-            accepted = (ratio > control.ACCEPT) & nest.all_finite(values)
-            damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
-            keep = functools.partial(tf.where, accepted)
-            return {
-                "trials": state["trials"] + 1,
-                "accepted": accepted,
-                "values": nest.map_live(keep, values, expansion.values),
-                "damping": damping,
-                "growth": growth,
-                "ratio": tf.cast(ratio, tf.float32),
-                "iterations": state["iterations"] + solution.iterations,
-            }
-
-        damping, growth = tf.identity(self.damping.value), tf.identity(self._growth.value)
-        raised, grown = control.adapt(damping, growth, -1.0, tf.constant(False))
-        start = {
-            "trials": tf.constant(0),
-            "accepted": tf.constant(False),
-            "values": expansion.values,
-            # A batch without a finite loss is not tried at all: only the damping rises.
-            "damping": tf.where(expansion.finite, damping, raised),
-            "growth": tf.where(expansion.finite, growth, grown),
-            "ratio": tf.constant(-float("inf")),
-            "iterations": tf.constant(0),
-        }
-
-        def go_on(state):
-            return expansion.finite & ~state["accepted"] & (state["trials"] < self.max_trials)
-
-        (final,) = tf.while_loop(go_on, lambda state: (trial(state),), (start,))
-        return final
+        """Try directions with rising damping until one is accepted; see `Search`."""
+        return Search(self, model_pass, expansion, system).judged()
 
     def _logs(self, model_pass, expansion, search):
         """The logs of this batch; its metrics are kept only if the step was."""

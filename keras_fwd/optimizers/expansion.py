@@ -6,10 +6,13 @@ import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
 from keras_fwd.linear_map import LinearMap
+from keras_fwd.optimizers import replicas
 
 
 class Expansion:
     """The loss of a batch to second order in the weights, at their present values.
+
+    Loss and gradient are those of the whole batch; all else is of this replica's share of it.
 
     Attributes:
         values: The weights, a list of tensors.
@@ -44,9 +47,10 @@ class Expansion:
         self.loss, self.leaves = result["loss"], result["outputs"]
         nothing = [None] * len(self.leaves)
         start = tf.ones_like(self.loss) if scale is None else tf.cast(scale, self.loss.dtype)
-        self.gradient = self.forward.pull({"loss": start, "outputs": nothing})
+        gradient = self.forward.pull({"loss": start, "outputs": nothing})
         if scale is not None:
-            self.gradient = nest.scale(1 / scale, self.gradient)
+            gradient = nest.scale(1 / scale, gradient)
+        self.loss, *self.gradient = replicas.sums([self.loss, *gradient])
         self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
         self.curvature = None
 

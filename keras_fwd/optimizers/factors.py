@@ -1,111 +1,17 @@
-"""The state of K-FAC's blocks: averaged factors, their inverses, and when each is renewed."""
+"""The factors of a model: when their averages and inverses are renewed, and by which replica."""
+
+import copy
 
 import tensorflow as tf
 
-from keras_fwd import kronecker
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers import block_statistics
+from keras_fwd.optimizers import block_statistics, replicas
+from keras_fwd.optimizers.block_states import DiagonalState, KroneckerState
 
 #: How the factors are inverted: with the damping split between them, or exactly.
 METHODS = ("cholesky", "eigen")
 #: Steps before the periods of updates and renewals begin to grow.
 FIRST_STEPS = 16
-
-
-class KroneckerState:
-    """Averages and inverses of the two factors of one block.
-
-    Args:
-        block: A `keras_fwd.blocks.Kronecker`.
-        variable: Function `(name, shape)` that makes a variable of zeros.
-        method: One of `METHODS`.
-    """
-
-    def __init__(self, block, variable, method):
-        self.block = block
-        self.method = method
-        left, right = block.state
-        self.shapes = left, right
-        self.left = variable("left", left)
-        self.right = variable("right", right)
-        if method == "cholesky":
-            self.renewed = [
-                variable("left_inverse", left),
-                variable("right_inverse", right),
-            ]
-        else:
-            self.renewed = []
-            for side, shape in (("left", left), ("right", right)):
-                self.renewed.append(variable(f"{side}_eigenvalues", shape[:2]))
-                if len(shape) == 3:
-                    self.renewed.append(variable(f"{side}_eigenvectors", shape))
-
-    @property
-    def averages(self):
-        """The variables that follow the statistics."""
-        return [self.left, self.right]
-
-    @property
-    def cost(self):
-        """Of a renewal, in multiplications."""
-        return sum(shape[0] * shape[1] ** (3 if len(shape) == 3 else 1) for shape in self.shapes)
-
-    def trace(self, weight):
-        """Of the block."""
-        left, right = (
-            tf.cast(factor.shape[1], factor.dtype) * kronecker.mean_eigenvalue(factor / weight)
-            for factor in (self.left.value, self.right.value)
-        )
-        return tf.reduce_sum(left * right)
-
-    def renew(self, weight, damping):
-        """New values of `renewed`, from averages that have the given total weight."""
-        left, right = self.left.value / weight, self.right.value / weight
-        if self.method == "cholesky":
-            return kronecker.damped_inverses(left, right, damping)
-        parts = [part for factor in (left, right) for part in kronecker.eigen(factor)]
-        return [part for part in parts if part is not None]
-
-    def solve(self, gradients, damping, weight):
-        """The direction of this block's weights."""
-        del weight
-        x = self.block.matrix(gradients)
-        if self.method == "cholesky":
-            left, right = (variable.value for variable in self.renewed)
-            return self.block.values(kronecker.sandwich(left, x, right))
-        values = iter(variable.value for variable in self.renewed)
-        eigens = [
-            kronecker.Eigen(next(values), next(values) if len(shape) == 3 else None)
-            for shape in self.shapes
-        ]
-        return self.block.values(kronecker.solve_eigen(eigens[0], x, eigens[1], damping))
-
-
-class DiagonalState:
-    """The average of the diagonal of one block."""
-
-    renewed = ()
-    cost = 0
-
-    def __init__(self, block, variable, method):
-        del method
-        self.block = block
-        self.average = variable("diagonal", list(block.shape))
-
-    @property
-    def averages(self):
-        """The variable that follows the statistics."""
-        return [self.average]
-
-    def trace(self, weight):
-        """Of the block."""
-        return tf.reduce_sum(self.average.value / weight)
-
-    def solve(self, gradients, damping, weight):
-        """The direction of this weight."""
-        entries = self.average.value / weight
-        inverse = kronecker.damped_inverse(tf.reshape(entries, [1, -1]), damping[None])
-        return [tf.cast(gradients[0], entries.dtype) * tf.reshape(inverse, entries.shape)]
 
 
 class Factors:
@@ -130,69 +36,107 @@ class Factors:
             make = KroneckerState if block.kind == "Kronecker" else DiagonalState
             self.states.append(make(block, own, method))
 
-    def bind(self, blocks, call):
-        """Take the tensors of another trace of the same model."""
+    def bound(self, blocks, call):
+        """The same state, with the tensors of another trace of the same model."""
         same = [state.block.signature for state in self.states]
         if same != [block.signature for block in blocks]:
             raise ConfigurationError(
                 f"{call}: one optimizer trains one model; make another one for another model. "
                 "Received: a model whose weights are used in other ways."
             )
-        for state, block in zip(self.states, blocks, strict=True):
+        same = copy.copy(self)
+        same.states = [copy.copy(state) for state in self.states]
+        for state, block in zip(same.states, blocks, strict=True):
             state.block = block
+        return same
 
-    def update_due(self, step, every):
-        """Whether the averages are due."""
-        return tf.equal(step % growing_period(step, every), 0)
+    def update(self, step, every, measure):
+        """Let the averages follow the statistics of the batch, if they are due.
 
-    def update(self, forward, cotangents):
-        """Let the averages follow the statistics of a batch, unless these are not finite.
+        Args:
+            step: Number of the step.
+            every: Steps between updates, once training is under way.
+            measure: Function without arguments: what `measured` returns.
+        """
+        due = tf.equal(step % growing_period(step, every), 0)
+        like = [average.value for state in self.states for average in state.averages]
+        if replicas.count() > 1:
+            like.append(self._weight.value)
+        replicas.carry_out([replicas.Job(due, measure, self._follow, like)])
+
+    def _follow(self, new):
+        """Let the averages follow what was measured on a batch, unless it is not finite."""
+        new = list(new)
+        shares = new.pop() if replicas.count() > 1 else None
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in new])
+        keep = tf.where(finite, self._decay, 1.0)
+        values = iter(new)
+        for state in self.states:
+            for average, is_mean in zip(state.averages, state.means, strict=True):
+                value = next(values)
+                if is_mean and shares is not None:
+                    value /= tf.cast(shares, value.dtype)
+                share = tf.cast(keep, value.dtype)
+                fresh = tf.where(finite, (1 - share) * value, tf.zeros_like(value))
+                average.assign(share * average.value + fresh)
+        self._weight.assign(keep * self._weight.value + (1 - keep))
+
+    def measured(self, forward, cotangents):
+        """What the averages follow, on this batch, a list.
+
+        In several replicas it ends with 1, or 0 for a share of the batch without examples.
 
         Args:
             forward: The `keras_fwd.passes.Forward` of the batch.
             cotangents: A `keras_fwd.fisher.Cotangents`.
         """
         blocks = [state.block for state in self.states]
-        new = block_statistics.of_batch(blocks, forward, cotangents)
-        flags = [tf.reduce_all(tf.math.is_finite(t)) for parts in new for t in parts]
-        finite = tf.reduce_all(flags)
-        keep = tf.where(finite, self._decay, 1.0)
-        for state, parts in zip(self.states, new, strict=True):
-            for average, value in zip(state.averages, parts, strict=True):
-                share = tf.cast(keep, value.dtype)
-                fresh = tf.where(finite, (1 - share) * value, tf.zeros_like(value))
-                average.assign(share * average.value + fresh)
-        self._weight.assign(keep * self._weight.value + (1 - keep))
+        found = tf.nest.flatten(block_statistics.of_batch(blocks, forward, cotangents))
+        if replicas.count() > 1:
+            found.append(tf.cast(tf.shape(forward.targets[-1])[0] > 0, tf.float32))
+        return found
 
     def renew(self, step, every, damping):
         """Renew the inverses that are due: all at first, then each block in a step of its own."""
         period = growing_period(step, every)
-        for state, phase in zip(self.states, self._phases(every), strict=True):
+        jobs = []
+        for state, (phase, owner) in zip(self.states, self._turns(every), strict=True):
             if not state.renewed:
                 continue
 
             def renew(state=state):
                 dtype = state.block.dtype
-                values = state.renew(self._total(dtype), tf.cast(damping, dtype))
+                return state.renew(self._total(dtype), tf.cast(damping, dtype))
+
+            def assign(values, state=state):
                 for variable, value in zip(state.renewed, values, strict=True):
                     variable.assign(value)
-                return tf.constant(0)
 
             due = tf.equal((step - phase) % period, 0) | tf.equal(step, 0)
-            tf.cond(due, renew, lambda: tf.constant(0))
+            like = [variable.value for variable in state.renewed]
+            jobs.append(replicas.Job(due, renew, assign, like, owner))
+        replicas.carry_out(jobs)
 
     def _total(self, dtype):
         """The weight to divide averages by; they are zero where it is."""
         weight = self._weight.value
         return tf.cast(tf.where(weight > 0, weight, tf.ones_like(weight)), dtype)
 
-    def _phases(self, every):
-        """In which of `every` steps each block is renewed, so that the costs of all are even."""
-        loads, phases = [0] * every, [0] * len(self.states)
+    def _turns(self, every):
+        """In which of `every` steps, and by which replica, each block is renewed.
+
+        So that the costs of all steps are even, and in a step those of all replicas.
+        """
+        loads = [[0] * replicas.count() for _ in range(every)]
+        totals, turns = [0] * replicas.count(), [(0, 0)] * len(self.states)
         for i in sorted(range(len(self.states)), key=lambda i: -self.states[i].cost):
-            phases[i] = loads.index(min(loads))
-            loads[phases[i]] += self.states[i].cost
-        return phases
+            phase = min(range(every), key=lambda phase: sum(loads[phase]))
+            pairs = list(zip(loads[phase], totals, strict=True))
+            owner = pairs.index(min(pairs))
+            loads[phase][owner] += self.states[i].cost
+            totals[owner] += self.states[i].cost
+            turns[i] = phase, owner
+        return turns
 
     def mean_eigenvalue(self):
         """Of all blocks together."""

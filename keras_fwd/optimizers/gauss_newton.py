@@ -63,7 +63,7 @@ class GaussNewton(CurvatureOptimizer):
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
-            model without trainable weights, or with loss scaling.
+            model without trainable weights, or with loss scaling; several replicas.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 

@@ -1,7 +1,5 @@
 """`KFAC`: Kronecker-factored natural gradient for any Keras model."""
 
-import functools
-
 import keras
 import tensorflow as tf
 
@@ -9,9 +7,11 @@ from keras_fwd import model, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import damping as control
+from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
 from keras_fwd.optimizers.plane import Given, Plane
+from keras_fwd.optimizers.search import Search
 from keras_fwd.optimizers.sub_batch import SubBatch
 
 
@@ -33,6 +33,10 @@ class KFAC(KroneckerOptimizer):
     The logs get `damping`, `reduction_ratio` where steps are judged, and `nonfinite_steps` from the
     first batch on whose loss was NaN or infinite: such a batch is left out. After 20 of them in a
     row training stops with `keras_fwd.NumericalError`.
+
+    Under `tf.distribute.MirroredStrategy` N replicas take the step that one would take with the
+    whole batch, as far as the model does: BatchNormalization keeps to each replica's share, as in
+    Keras. The inverses are divided among them.
 
     Args:
         learning_rate: `"adaptive"` (default): step size and momentum that make the quadratic model
@@ -71,7 +75,9 @@ class KFAC(KroneckerOptimizer):
 
     Raises:
         ConfigurationError: an argument out of range; a loss without curvature; a model without
-            trainable weights, or with loss scaling; another model than the one it has trained.
+            trainable weights, or with loss scaling; another model than the one it has trained;
+            several replicas with `run_eagerly` or `jit_compile`, or an optimizer made outside of
+            the scope of their strategy.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 
@@ -155,7 +161,9 @@ class KFAC(KroneckerOptimizer):
         self.momentum = float(momentum)
         self._set_kl_clip(kl_clip)
         self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
-        self._last_step = None
+        self._last_step = []
+
+    works_on_replicas = True
 
     @property
     def auto_damping(self):
@@ -184,12 +192,15 @@ class KFAC(KroneckerOptimizer):
         return Plane(part, ridge, expansion.gradient, vectors, tf.maximum(self.damping.value, 0.0))
 
     def _last(self):
-        if self._last_step is None:
-            self._last_step = [
-                self._variable(f"last_step_{i}", variable.shape, variable.dtype)
-                for i, variable in enumerate(self._trainable_variables)
-            ]
+        if not self._last_step:
+            replicas.once(self._make_last)
         return [variable.value for variable in self._last_step]
+
+    def _make_last(self):
+        self._last_step = [
+            self._variable(f"last_step_{i}", variable.shape, variable.dtype)
+            for i, variable in enumerate(self._trainable_variables)
+        ]
 
     def step(self, expansion, system, solution):
         """The step, with the decay of weights."""
@@ -205,27 +216,18 @@ class KFAC(KroneckerOptimizer):
         ]
 
     def _search(self, model_pass, expansion, system):
-        if self.max_trials > 0:
-            return super()._search(model_pass, expansion, system)
-        step = self.step(expansion, system, system.solve(self.damping.value))
-        values = self.moved(model_pass, expansion, step)
-        good = expansion.finite & nest.all_finite(values)
-        keep = functools.partial(tf.where, good)
-        return {
-            "accepted": good,
-            "values": nest.map_live(keep, values, expansion.values),
-            "growth": self._growth.value,
-        }
+        search = Search(self, model_pass, expansion, system)
+        return search.judged() if self.max_trials > 0 else search.unjudged()
 
     def trial_loss(self, model_pass, system, values):
         """That of the sub-batch."""
         del model_pass
         return system.part.loss_at(values)
 
-    def loss_after(self, expansion, system, trial_loss):
+    def beyond_trial(self, expansion, system):
         """The slope is known from the whole batch; all else that a step does, from the part."""
-        change = trial_loss - system.part.loss
-        return expansion.loss + change + tf.cast(system.slope_elsewhere, change.dtype)
+        elsewhere = tf.cast(system.slope_elsewhere, expansion.loss.dtype)
+        return expansion.loss - system.part.loss + elsewhere
 
     def predicted_change(self, expansion, system, step):
         """By the exact Gauss-Newton matrix on the batch."""

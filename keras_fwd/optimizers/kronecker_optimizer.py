@@ -10,10 +10,12 @@ from keras_fwd import blocks, curvature, fisher, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.fisher import KINDS
+from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.training_checks import check_replicas
 
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
@@ -88,7 +90,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.factor_every = int(factor_every)
         self.inverse_every = int(inverse_every)
         self.seed = int(seed)
-        self._factors = None
+        self._factors: Any = None
         self._mean_eigenvalue: Any = None  # of the factors, in the step that is traced
         self._made = []  # variables that the first step makes
         self._saved = []  # state from a file, for those that are yet to be made
@@ -99,6 +101,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
 
         The blocks are read from a graph.
         """
+        if tf.executing_eagerly():
+            check_replicas(self, model)
         return self._graph_step(model, data)
 
     def blocks(self, model, inputs=None):
@@ -121,17 +125,17 @@ class KroneckerOptimizer(CurvatureOptimizer):
         step = self.step_number()
         factors = self._bound(expansion)
 
-        def update():
+        def measure():
             H = None
             if self.fisher != "empirical":
                 H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
             cotangents = fisher.Cotangents(
-                self.fisher, model_pass, expansion.leaves, H, tf.stack([self.seed, step])
+                self.fisher, model_pass, expansion.leaves, H, seed, replicas.count()
             )
-            factors.update(expansion.forward, cotangents)
-            return tf.constant(0)
+            return factors.measured(expansion.forward, cotangents)
 
-        tf.cond(factors.update_due(step, self.factor_every), update, lambda: tf.constant(0))
+        seed = replicas.own_seed(tf.stack([self.seed, step]))
+        factors.update(step, self.factor_every, measure)
         known = self.damping.value >= 0
         self._mean_eigenvalue = factors.mean_eigenvalue()
         first = tf.where(expansion.finite, self.auto_damping * self._mean_eigenvalue, UNKNOWN)
@@ -157,7 +161,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
     def _bound(self, expansion):
         """The factors, for the tensors of the trace that is being made."""
         found = blocks.of_forward_pass(expansion.forward, expansion.leaves, self.shared)
-        if self._factors is None:
+        unknown = self._factors is None
+        if unknown:
             if not any(block.kind == "Kronecker" for block in found):
                 warnings.warn(
                     f"{type(self).__name__}: no weight of the model is used as a matrix, so none "
@@ -165,9 +170,11 @@ class KroneckerOptimizer(CurvatureOptimizer):
                     "curvature. `optimizer.blocks(model)` says why.",
                     stacklevel=2,
                 )
-            self._factors = Factors(found, self._variable, self.inverse, self.factor_decay)
-        self._factors.bind(found, type(self).__name__)
-        return self._factors
+            replicas.once(lambda: self._make_factors(found))
+        return self._factors.bound(found, type(self).__name__)
+
+    def _make_factors(self, found):
+        self._factors = Factors(found, self._variable, self.inverse, self.factor_decay)
 
     def _variable(self, name, shape, dtype):
         """A variable of zeros, or of what was saved for it."""

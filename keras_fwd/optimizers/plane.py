@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.optimizers import replicas
 from keras_fwd.solvers import Solution, Status
 
 
@@ -19,7 +20,7 @@ class Plane:
         slope_elsewhere: What the slope of the whole batch adds to that of the part, along it.
 
     Args:
-        part: The `SubBatch`.
+        part: The `SubBatch`, of this replica's share.
         ridge: Curvature of the weights' regularizers, or None: list like the weights.
         gradient: Of the loss, a list like the weights.
         vectors: `(d, s)`, the direction and the last step, each a list like the weights; or the
@@ -36,8 +37,11 @@ class Plane:
         self._damping = damping
         count = len(vectors)
         self._pairs = [(i, j) for i in range(count) for j in range(i, count)]
-        self._slope = [nest.dot(gradient, v) for v in vectors]
-        self._lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
+        slope = [nest.dot(gradient, v) for v in vectors]
+        lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
+        # Equal but for rounding in all replicas; made equal, for decisions hang on them.
+        both = replicas.means([*slope, *lengths])
+        self._slope, self._lengths = both[:count], both[count:]
         self._push(part.jacobian, part.hessian)
         if ridge is not None:
             ridged = [nest.map_live(tf.multiply, ridge, v) for v in vectors]
@@ -55,14 +59,16 @@ class Plane:
             vectors = [nest.scale(1 / n, v) for n, v in zip(lengths, vectors, strict=True)]
         pushed = [jacobian._mv(v) for v in vectors]
         curved = [hessian._mv(p["outputs"]) for p in pushed]
-        self._curvature = [
+        curvature = [
             lengths[i] * lengths[j] * nest.dot(pushed[i]["outputs"], curved[j])
             for i, j in self._pairs
         ]
-        self._part_slope = [
+        slope = [
             n * tf.cast(p["loss"], self._slope[0].dtype)
             for n, p in zip(lengths, pushed, strict=True)
         ]
+        both = replicas.sums([*curvature, *slope])
+        self._curvature, self._part_slope = both[: len(curvature)], both[len(curvature) :]
 
     def solve(self, damping):
         """`Solution`: the negative of the step, shorter by as much as the damping was raised."""

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from keras_fwd import curvature, double_gradient, nest, nested_layers
 from keras_fwd.model import TrainingPass
+from keras_fwd.optimizers import replicas
 
 #: Reductions of a loss that are means, so that a part of the batch stands for all of it.
 MEANS = ("sum_over_batch_size", "mean", "mean_with_sample_weight")
@@ -25,11 +26,12 @@ class SubBatch:
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
         expansion: Its `Expansion`.
-        most: Number of examples, or None for all.
+        most: Number of examples, of all replicas together, or None for all.
     """
 
     def __init__(self, model_pass, expansion, most):
-        part = None if most is None else _part(model_pass, most)
+        share = None if most is None else -(-most // replicas.count())
+        part = None if share is None else _part(model_pass, share)
         if part is None:
             self._pass, forward = model_pass, expansion.forward
             self.jacobian = double_gradient.jacobian_at(forward)
@@ -38,12 +40,12 @@ class SubBatch:
             forward, self.jacobian = double_gradient.linearization(
                 "linearize", part, expansion.values
             )
-        self.loss = forward.outputs["loss"]
+        (self.loss,) = replicas.sums([forward.outputs["loss"]])
         leaves = forward.outputs["outputs"]
         self.hessian = curvature.loss_hessian(self._pass.loss_of_leaves, leaves)
 
     def loss_at(self, values):
-        """The loss of the part at other values of the weights."""
+        """The loss of this replica's share of the part at other values of the weights."""
         return self._pass(values)["loss"]
 
 
@@ -61,10 +63,16 @@ def _part(model_pass, most):
         return None
     count = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
     stride = -(-count // most)
+    if tf.is_tensor(stride):
+        stride = tf.maximum(stride, 1)  # the share of a replica may be empty
     part = TrainingPass(model)
     part.batch = tf.nest.map_structure(lambda leaf: _every(stride, leaf), batch)
     return part
 
 
 def _every(stride, leaf):
-    return leaf if leaf is None or not leaf.shape.rank else leaf[::stride]
+    if leaf is None or not leaf.shape.rank:
+        return leaf
+    part = leaf[::stride]
+    part.set_shape([None, *leaf.shape[1:]])  # not known to TensorFlow if the stride is a tensor
+    return part

@@ -6,6 +6,9 @@ import tensorflow as tf
 from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError
 
+#: Strategies whose replicas each keep a copy of the variables and step together.
+STRATEGIES = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+
 
 def check_training(optimizer, model, batch):
     """Raise `ConfigurationError` where no step can be taken, when it is traced."""
@@ -25,8 +28,48 @@ def check_training(optimizer, model, batch):
             f"{type(optimizer).__name__}: the model must have trainable weights; set "
             f"`layer.trainable = True` before `compile`. Received: {model.name!r}, all frozen."
         )
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+
+
+def check_replicas(optimizer, model):
+    """Raise `ConfigurationError` where several replicas would not take the step of one."""
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return
+    call, received = type(optimizer).__name__, f"Received: {type(strategy).__name__}"
+    if not optimizer.works_on_replicas:
         raise ConfigurationError(
-            f"{type(optimizer).__name__}: training on several devices is not supported yet. "
-            f"Received: {tf.distribute.get_strategy().num_replicas_in_sync} replicas."
+            f"{call}: trains on one device only; replicas would each go a way of their own. "
+            f"{received} with {strategy.num_replicas_in_sync} replicas. Use `KFAC`, or leave the "
+            "strategy out."
+        )
+    if not isinstance(strategy, STRATEGIES):
+        raise ConfigurationError(
+            f"{call}: several replicas need `tf.distribute.MirroredStrategy` or "
+            f"`tf.distribute.MultiWorkerMirroredStrategy`. {received}."
+        )
+    if tf.distribute.in_cross_replica_context():
+        raise ConfigurationError(
+            f"{call}: with a strategy the step must run in its replicas; call `fit`, or "
+            f"`strategy.run(model.train_step, args=(batch,))`. {received}, outside of `run`."
+        )
+    if tf.executing_eagerly():
+        raise ConfigurationError(
+            f"{call}: several replicas train in compiled code only; leave "
+            "`run_eagerly=True` out, or wrap a loop of your own in a `tf.function`. "
+            f"{received}, run eagerly."
+        )
+    if model.jit_compile is True:
+        raise ConfigurationError(
+            f"{call}: XLA does not know what replicas send each other; compile the model with "
+            f"`jit_compile=False`. {received}, jit_compile=True."
+        )
+    if not model.built:
+        raise ConfigurationError(
+            f"{call}: with a strategy the model must be built before its first step; call "
+            f"`model.build(shape)` inside `strategy.scope()`. {received}, {model.name!r} not built."
+        )
+    if not isinstance(optimizer.damping.value, tf.distribute.DistributedValues):
+        raise ConfigurationError(
+            f"{call}: the optimizer must be made inside `strategy.scope()`, for its state to be "
+            f"kept on each device. {received}, and an optimizer made outside."
         )

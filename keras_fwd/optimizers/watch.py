@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.optimizers import replicas
 
 
 class Watch:
@@ -33,34 +34,37 @@ class Watch:
         count = tf.where(bad, self._in_row.value + 1, tf.where(full, self._in_row.value, 0))
         first = bad & tf.equal(self._in_row.value, 0)
 
-        def locate():
+        def measure():
             flags = tf.stack([~tf.reduce_all(tf.math.is_finite(t)) for _, t in watched])
             nans = tf.stack([tf.reduce_any(tf.math.is_nan(t)) for _, t in watched])
-            first = tf.argmax(flags)
-            # Not by slices: XLA would compile each step anew, for the place as a constant.
-            number = tf.gather(tf.constant(numbers, tf.int64), first)
-            return number, tf.cast(tf.gather(nans, first), tf.int64)
+            return [tf.cast(flags, tf.float32), tf.cast(nans, tf.float32)]
 
-        where, is_nan = tf.cond(first, locate, lambda: (self._where.value, self._is_nan.value))
-        self._where.assign(where)
-        self._is_nan.assign(is_nan)
+        def locate(found):
+            flags, nans = found
+            first = tf.argmax(flags > 0)
+            # Not by slices: XLA would compile each step anew, for the place as a constant.
+            self._where.assign(tf.gather(tf.constant(numbers, tf.int64), first))
+            self._is_nan.assign(tf.cast(tf.gather(nans, first) > 0, tf.int64))
+
+        like = [tf.TensorSpec([len(watched)], tf.float32)] * 2
+        replicas.carry_out([replicas.Job(first, measure, locate, like)])
         self._step.assign(tf.where(first, self._optimizer.iterations.value, self._step.value))
         self._in_row.assign(count)
         self.total.assign_add(tf.cast(bad, tf.int64))
 
     def check(self, patience, owner, error):
         """Raise `error`, outside the step, when the row is full; the row then starts anew."""
-        if int(self._in_row.value) < patience:
+        if int(self._in_row.numpy()) < patience:
             return
         self._in_row.assign(0)
         names = {number: name for name, number in self._numbers.items()}
-        name = names.get(int(self._where.value), "the loss")
-        value = "NaN" if int(self._is_nan.value) else "infinity"
+        name = names.get(int(self._where.numpy()), "the loss")
+        value = "NaN" if int(self._is_nan.numpy()) else "infinity"
         raise error(
             f"{owner}: the loss or its gradient was not finite on {patience} batches in a row, so "
             f"training was stopped. First bad value: {value} in {name}, at step "
-            f"{int(self._step.value)}. The weights are those from before it. Clean the data, scale "
-            "it, or start from smaller weights."
+            f"{int(self._step.numpy())}. The weights are those from before it. Clean the data, "
+            "scale it, or start from smaller weights."
         )
 
 
