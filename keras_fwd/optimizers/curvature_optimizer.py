@@ -92,8 +92,9 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         del system
         return tf.zeros_like(expansion.loss)
 
-    def next_damping(self, search):
+    def next_damping(self, expansion, search):
         """The damping of the next step, from how the trials of this one went."""
+        del expansion
         return search["damping"]
 
     def take_step(self, model_pass, expansion, search):
@@ -186,7 +187,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         system = self.linear_system(model_pass, expansion)
         search = self._search(model_pass, expansion, system)
         model_pass.outputs, model_pass.recorder = outputs, recorder
-        self.damping.assign(self.next_damping(search))
+        self.damping.assign(self.next_damping(expansion, search))
         self.take_step(model_pass, expansion, search)
         recorder.commit(search["accepted"])
         self._growth.assign(search["growth"])

@@ -22,6 +22,7 @@ class Expansion:
         whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
         jacobian: `LinearMap` from the weights to the leaves.
         curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
+        mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
         forward: The forward pass itself, a `keras_fwd.passes.Forward`.
 
@@ -53,6 +54,7 @@ class Expansion:
         self.loss, *self.gradient = replicas.sums([self.loss, *gradient])
         self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
         self.curvature = None
+        self.mean_eigenvalue: Any = None
 
     def predicted_change(self, step):
         """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""

@@ -234,13 +234,13 @@ class KFAC(KroneckerOptimizer):
         del expansion, step
         return system.predicted_change
 
-    def next_damping(self, search):
+    def next_damping(self, expansion, search):
         """Follows the reduction ratio of the steps that are judged."""
         damping = tf.identity(self.damping.value)
         if not self.adaptive:
             return damping
         at_once = tf.equal(search["trials"], 1) & search["accepted"]
-        least = self.least_damping * self._mean_eigenvalue
+        least = self.least_damping * expansion.mean_eigenvalue
         followed = control.follow(damping, search["ratio"], at_once, least)
         # Without a trial there is nothing to learn.
         return tf.where((search["trials"] > 0) & (damping >= 0), followed, damping)

@@ -91,7 +91,6 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.inverse_every = int(inverse_every)
         self.seed = int(seed)
         self._factors: Any = None
-        self._mean_eigenvalue: Any = None  # of the factors, in the step that is traced
         self._made = []  # variables that the first step makes
         self._saved = []  # state from a file, for those that are yet to be made
         self._graph_step = GraphStep(super().train_step)
@@ -137,8 +136,9 @@ class KroneckerOptimizer(CurvatureOptimizer):
         seed = replicas.own_seed(tf.stack([self.seed, step]))
         factors.update(step, self.factor_every, measure)
         known = self.damping.value >= 0
-        self._mean_eigenvalue = factors.mean_eigenvalue()
-        first = tf.where(expansion.finite, self.auto_damping * self._mean_eigenvalue, UNKNOWN)
+        (mean,) = replicas.means([factors.mean_eigenvalue()])
+        expansion.mean_eigenvalue = mean
+        first = tf.where(expansion.finite, self.auto_damping * mean, UNKNOWN)
         self.damping.assign(tf.where(known, self.damping.value, first))
         damping = tf.maximum(self.damping.value, 0.0)
         factors.renew(step, self.inverse_every, damping)
