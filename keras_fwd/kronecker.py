@@ -102,16 +102,19 @@ def damped_inverse(factor, damping):
     damping = tf.maximum(damping, _floor(factor))
     if is_diagonal(factor):
         return 1 / (factor + damping[:, None])
-    unit = tf.eye(factor.shape[-1], dtype=factor.dtype)
-    damped = factor + damping[:, None, None] * unit
-    root = tf.linalg.cholesky(damped)
-    return tf.linalg.cholesky_solve(root, tf.broadcast_to(unit, tf.shape(root)))
+    diagonal = tf.linalg.diag_part(factor) + damping[:, None]
+    root = tf.linalg.cholesky(tf.linalg.set_diag(factor, diagonal))
+    unit = tf.eye(factor.shape[-1], batch_shape=[factor.shape[0]], dtype=factor.dtype)
+    inverse = tf.linalg.triangular_solve(root, unit)
+    return tf.linalg.matmul(inverse, inverse, transpose_a=True)
 
 
 def damped_inverses(left, right, damping):
     """`(L + π √λ I)⁻¹` and `(R + √λ / π I)⁻¹`: the damping `λ` split between both factors."""
-    pairs = zip((left, right), split_damping(left, right, damping), strict=True)
-    return [damped_inverse(factor, own) for factor, own in pairs]
+    of_left, of_right = split_damping(left, right, damping)
+    inverse = damped_inverse(left, of_left)
+    with tf.control_dependencies([inverse]):  # so that memory for both is not needed at once
+        return [inverse, damped_inverse(right, of_right)]
 
 
 class Eigen(NamedTuple):

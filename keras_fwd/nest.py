@@ -94,12 +94,23 @@ def _cast(factor, dtype):
 
 def dot(x, y):
     """⟨x, y⟩ over all leaves, accumulated in float32 at least."""
-    x, y = live(x), live(y)
-    dtype = accumulator_dtype(x)
-    terms = [
-        tf.reduce_sum(tf.cast(a, dtype) * tf.cast(b, dtype)) for a, b in zip(x, y, strict=True)
-    ]
-    return functools.reduce(operator.add, terms, tf.zeros([], dtype))
+    (product,) = dots([(x, y)])
+    return product
+
+
+def dots(pairs):
+    """⟨x, y⟩ of each pair; the products of their entries take the memory of one leaf at a time."""
+    results, last = [], []
+    for x, y in pairs:
+        x, y = live(x), live(y)
+        dtype = accumulator_dtype(x)
+        total = tf.zeros([], dtype)
+        for a, b in zip(x, y, strict=True):
+            with tf.control_dependencies(last):
+                total += tf.reduce_sum(tf.cast(a, dtype) * tf.cast(b, dtype))
+            last = [total]
+        results.append(total)
+    return results
 
 
 def accumulator_dtype(nest):

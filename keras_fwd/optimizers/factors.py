@@ -77,7 +77,7 @@ class Factors:
                 if is_mean and shares is not None:
                     value /= tf.cast(shares, value.dtype)
                 share = tf.cast(keep, value.dtype)
-                fresh = tf.where(finite, (1 - share) * value, tf.zeros_like(value))
+                fresh = tf.math.multiply_no_nan(value, 1 - share)
                 average.assign(share * average.value + fresh)
         self._weight.assign(keep * self._weight.value + (1 - keep))
 
@@ -147,11 +147,13 @@ class Factors:
 
     def solve(self, gradients, damping):
         """The direction: a list like the gradients."""
-        result = list(gradients)
+        result, done = list(gradients), []
         for state in self.states:
             dtype = state.block.dtype
             mine = [gradients[i] for i in state.block.places]
-            found = state.solve(mine, tf.cast(damping, dtype), self._total(dtype))
+            with tf.control_dependencies(done):  # with memory for one block at a time
+                found = state.solve(mine, tf.cast(damping, dtype), self._total(dtype))
+            done = found
             for i, value in zip(state.block.places, found, strict=True):
                 result[i] = tf.cast(value, gradients[i].dtype)
         return result

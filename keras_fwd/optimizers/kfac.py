@@ -75,7 +75,7 @@ class KFAC(KroneckerOptimizer):
 
     Raises:
         ConfigurationError: an argument out of range; a loss without curvature; a model without
-            trainable weights, or with loss scaling; another model than the one it has trained;
+            trainable weights; another model than the one it has trained;
             several replicas with `run_eagerly` or `jit_compile`, or an optimizer made outside of
             the scope of their strategy.
         LeakError: TensorFlow would get the derivative of a layer wrong.

@@ -37,10 +37,10 @@ class Plane:
         self._damping = damping
         count = len(vectors)
         self._pairs = [(i, j) for i in range(count) for j in range(i, count)]
-        slope = [nest.dot(gradient, v) for v in vectors]
-        lengths = [nest.dot(vectors[i], vectors[j]) for i, j in self._pairs]
+        pairs = [(gradient, v) for v in vectors]
+        pairs += [(vectors[i], vectors[j]) for i, j in self._pairs]
         # Equal but for rounding in all replicas; made equal, for decisions hang on them.
-        both = replicas.means([*slope, *lengths])
+        both = replicas.means(nest.dots(pairs))
         self._slope, self._lengths = both[:count], both[count:]
         self._push(part.jacobian, part.hessian)
         if ridge is not None:

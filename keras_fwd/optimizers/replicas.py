@@ -89,8 +89,10 @@ class Job(NamedTuple):
 def carry_out(jobs):
     """Do what is due of a list of `Job`s; what all of them send goes together."""
     if count() == 1:
-        for job in jobs:
-            _use_if_due(job, job.measure)
+        done = []
+        for job in jobs:  # one after the other, so that their memory is not needed at once
+            with tf.control_dependencies(done):
+                done = [_use_if_due(job, job.measure)]
         return
     parts = [_flat_if_due(job) for job in jobs]
     received = iter(sums([tensor for part in parts for tensor in part]))
@@ -109,7 +111,7 @@ def _use_if_due(job, tensors):
         job.use(tensors())
         return tf.constant(0)
 
-    tf.cond(job.due, use, lambda: tf.constant(0))
+    return tf.cond(job.due, use, lambda: tf.constant(0))
 
 
 def _flat_if_due(job):

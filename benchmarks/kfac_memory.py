@@ -1,0 +1,95 @@
+"""Peak memory of a step of KFAC and of Adam, MLP with five layers of 2048, batch 64, in weights.
+
+Each side runs in a process of its own, and is what it holds (the weights, the state) and the peak
+of a step, over what the process held before: resident memory (Linux). The factors, averages and
+inverses, are four times the weights of a square layer, and counted apart. Goal: at most four times
+the weights, beside the factors.
+
+    python benchmarks/kfac_memory.py [--width 2048] [--layers 5] [--batch 64]
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+import rich.console
+import rich.table
+
+# The number of the step decides what it does, once the periods have grown to what they stay at.
+LATE = 2**20
+SIDES = {
+    "Adam": ("adam", LATE),
+    "KFAC, most steps": ("kfac", LATE + 3),
+    "KFAC, factors updated": ("kfac", LATE + 8 * 3),
+    "KFAC, first step": ("kfac", 0),
+}
+
+
+def resident(field):
+    """A line of the process' status, in bytes: VmRSS now, VmHWM at its peak."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def compiled(name, width, layers, batch):
+    """A model and its training step."""
+    import keras
+    import tensorflow as tf
+
+    import keras_fwd
+
+    hidden = [keras.layers.Dense(width, "tanh") for _ in range(layers)]
+    model = keras.Sequential([keras.Input((width,)), *hidden])
+    model.compile({"adam": keras.optimizers.Adam, "kfac": keras_fwd.KFAC}[name](), "mse")
+    x = tf.random.normal((batch, width), seed=0)
+    return model, tf.function(lambda: model.train_step((x, x))["loss"])
+
+
+def measure(side, options):
+    """Bytes at the peak of a step, and of the weights and of the factors."""
+    name, number = SIDES[side]
+    _, small = compiled(name, 64, options.layers, options.batch)
+    small()  # what TensorFlow sets up once
+    before = resident("VmRSS")
+    model, step = compiled(name, options.width, options.layers, options.batch)
+    concrete = step.get_concrete_function()
+    model.optimizer.iterations.assign(number)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    concrete().numpy()
+    peak = resident("VmHWM") - before
+
+    def size(variables):
+        return 4 * sum(int(variable.value.shape.num_elements()) for variable in variables)
+
+    factors = [v for v in model.optimizer._variables if "block_" in v.name]
+    return peak, size(model.trainable_variables), size(factors)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--width", type=int, default=2048)
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print("bytes", *measure(options.side, options))
+        return
+    sizes = ["--width", options.width, "--layers", options.layers, "--batch", options.batch]
+    table = rich.table.Table(title="Peak memory, in weights")
+    for heading in ("step", "all", "of these, factors", "the rest"):
+        table.add_column(heading)
+    for side in SIDES:
+        command = [sys.executable, __file__, *map(str, sizes), "--side", side]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        peak, weights, factors = map(int, done.stdout.split("bytes ")[1].split())
+        cells = (peak / weights, factors / weights, (peak - factors) / weights)
+        table.add_row(side, *(f"{cell:.1f}" for cell in cells))
+    rich.console.Console().print(table)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
