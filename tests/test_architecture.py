@@ -93,6 +93,7 @@ FLOORS = {
         "optimizers.graph_step",
         "optimizers.block_statistics",
         "optimizers.batch_preconditioner",
+        "optimizers.dense_system",
         "optimizers.gauss_newton",
         "optimizers.sub_batch",
         "optimizers.plane",
