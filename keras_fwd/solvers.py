@@ -9,6 +9,7 @@ Nothing here raises inside a graph: how a solve ended is its `Status`.
 import enum
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_fwd import nest
@@ -50,6 +51,19 @@ class Solution(NamedTuple):
     status: tf.Tensor
     iterations: tf.Tensor
     residual_norm: tf.Tensor
+
+
+def direct_solution(value):
+    """The `Solution` of a direct solver, for its vector."""
+    finite = tf.reduce_all(tf.math.is_finite(value))
+    status = tf.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
+    return Solution(value, status, tf.constant(1), tf.constant(float("nan"), value.dtype))
+
+
+def rounding(values, dtype=None):
+    """What counts as zero beside the largest of some values, that are known to a dtype's digits."""
+    epsilon = np.finfo((dtype or values.dtype).as_numpy_dtype).eps
+    return tf.cast(tf.size(values), values.dtype) * epsilon * tf.reduce_max(tf.abs(values))
 
 
 def cg(A, b, tolerance=1e-3, max_iterations=100, preconditioner=None):

@@ -65,6 +65,7 @@ FLOORS = {
     ],
     "linear algebra, no Keras": [
         "solvers",
+        "damped_spectrum",
         "least_squares",
         "lanczos",
         "spectrum",
@@ -94,6 +95,7 @@ FLOORS = {
         "optimizers.block_statistics",
         "optimizers.batch_preconditioner",
         "optimizers.dense_system",
+        "optimizers.trust_region",
         "optimizers.gauss_newton",
         "optimizers.sub_batch",
         "optimizers.plane",

@@ -1,16 +1,22 @@
 """`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
 
-import keras
+import math
 
-from keras_fwd import curvature, least_squares, model, solvers
+import keras
+import tensorflow as tf
+
+from keras_fwd import curvature, least_squares, model, nest, solvers
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.dense_system import dense_system, loss_kinds
+from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.trust_region import TrustRegion
 
+#: The damping of the first step, where the radius of a trust region does not tell it.
+START_DAMPING = 1e-3
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
 #: The same for the residuals (batch size times outputs) of the dual system.
@@ -24,12 +30,16 @@ _PRECONDITIONERS = ("kfac",)
 class GaussNewton(CurvatureOptimizer):
     """Damped Gauss-Newton with Levenberg-Marquardt control, in stock `compile` and `fit`.
 
-    The direction solves `(Jᵀ H J + λ I) d = g`, with `J` the Jacobian of the outputs (of the
+    The direction solves `(Jᵀ H J + λ D²) d = g`, with `J` the Jacobian of the outputs (of the
     logits, for cross-entropies) in the weights, `H` the loss's Hessian in them and `g` the gradient
     of the total loss. The step `−learning_rate · d` is tried on the same batch with the same
     dropout mask and kept if the loss falls by enough of what was predicted; else it is tried again
     with more damping `λ`. A step that is rejected for good leaves weights, batch-norm statistics,
     seeds and metrics as they were.
+
+    With few weights `λ` is the least that keeps the step inside a trust region, `‖D d‖ ≤ Δ`, whose
+    radius follows the quality of the steps, and `D` holds the largest norms that the columns of the
+    Jacobian have had (Moré, as in MINPACK): the steps do not depend on the units of the weights.
 
     The total loss counts `model.losses`, weight regularizers, sample and class weights. L1 and L2
     regularizers are in the curvature too; other terms of `model.losses` are in the loss and its
@@ -44,11 +54,12 @@ class GaussNewton(CurvatureOptimizer):
 
     Args:
         learning_rate: Factor on the direction: a float, a schedule or a callable. Default 1.0.
-        damping: Initial `λ`, not negative. Default 1e-3. With 0 the steps stay undamped as long as
-            they are accepted.
-        solver: `"dense"` (QR of the stacked Jacobian of the residuals, for up to about a thousand
-            weights), `"dual"` (few residuals, any number of weights), `"cg"` (matrix-free), or
-            `"auto"` (default): the first of these that fits.
+        damping: `"auto"` (default): with the dense solver a trust region, else `λ = 1e-3` at first.
+            Or the initial `λ`, not negative, which follows the steps by Nielsen's rule, with
+            `D = I`; with 0 the steps stay undamped as long as they are accepted.
+        solver: `"dense"` (eigenvalues or QR of the Jacobian of the residuals, for up to about a
+            thousand weights), `"dual"` (few residuals, any number of weights), `"cg"`
+            (matrix-free), or `"auto"` (default): the first of these that fits.
         max_solver_iterations: Bound on the iterations of `"cg"`. Default 50.
         solver_tolerance: Relative residual at which `"cg"` stops. Default 1e-3.
         preconditioner: Of `"cg"`, used where `"auto"` chooses it: `"kfac"`, the Kronecker factors
@@ -71,8 +82,10 @@ class GaussNewton(CurvatureOptimizer):
         two products of each matrix of weights with them an iteration.
 
     References:
-        Marquardt, J. SIAM 11 (1963); Nielsen, IMM-REP-1999-05 (1999); Martens, Deep learning via
-        Hessian-free optimization, ICML (2010); Schraudolph, Neural Computation 14 (2002).
+        Marquardt, J. SIAM 11 (1963); Moré, The Levenberg-Marquardt algorithm: implementation and
+        theory, Lecture Notes in Mathematics 630 (1978); Nielsen, IMM-REP-1999-05 (1999); Martens,
+        Deep learning via Hessian-free optimization, ICML (2010); Schraudolph, Neural Computation 14
+        (2002).
 
     Example:
 
@@ -88,7 +101,7 @@ class GaussNewton(CurvatureOptimizer):
     def __init__(
         self,
         learning_rate=1.0,
-        damping=1e-3,
+        damping="auto",
         solver="auto",
         max_solver_iterations=50,
         solver_tolerance=1e-3,
@@ -96,7 +109,8 @@ class GaussNewton(CurvatureOptimizer):
         max_trials=8,
         name="gauss_newton",
     ):
-        super().__init__(learning_rate, damping, max_trials, name)
+        auto = isinstance(damping, str) and damping == "auto"
+        super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
         if solver not in _SOLVERS:
             raise ConfigurationError(
                 f"GaussNewton: `solver` must be one of {', '.join(map(repr, _SOLVERS))}. "
@@ -109,6 +123,10 @@ class GaussNewton(CurvatureOptimizer):
         self.solver_tolerance = float(solver_tolerance)
         _check_preconditioner(preconditioner, solver)
         self.preconditioner = preconditioner
+        self._given_damping = "auto" if auto else self.initial_damping
+        unknown = keras.initializers.Constant(-1.0)
+        self._radius = self.add_variable((), unknown, "float64", name="radius")
+        self._scale = []
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
@@ -116,6 +134,25 @@ class GaussNewton(CurvatureOptimizer):
         if self.preconditioner is None:
             return super().train_step(model, data)
         return self._graph_step(model, data)
+
+    @property
+    def trusts_a_region(self):
+        """Whether the length of the steps is governed by a radius, else by the damping."""
+        return bool(self._scale)
+
+    def build(self, variables):
+        """Make the state: with the dense solver, also the largest norms of columns seen so far."""
+        super().build(variables)
+        few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
+        dense = self.solver == "dense" or (self.solver == "auto" and few)
+        if dense and self._given_damping == "auto":
+            self._scale = [self.add_variable_from_reference(v, "scale") for v in variables]
+
+    def control(self, system):
+        """A trust region if the solver is dense and `damping="auto"`, else Nielsen's rule."""
+        if self.trusts_a_region:
+            return TrustRegion(self.damping, self._radius, system, self.learning_rate)
+        return super().control(system)
 
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
@@ -135,8 +172,21 @@ class GaussNewton(CurvatureOptimizer):
                 cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
                 return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
             return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
-        system = dense_system(model_pass, expansion, H, ridge, solver)
-        return least_squares.on_nests(system, J.in_spec)
+        if solver == "dual":
+            system = dual_system(model_pass, expansion, H, ridge)
+        else:
+            system = dense_system(model_pass, expansion, H, ridge, self.damping.value, self._scale)
+            if self.trusts_a_region:
+                self._start_radius(expansion)
+        return least_squares.OnNests(system, J.in_spec)
+
+    def _start_radius(self, expansion):
+        """At first the region reaches as far as the origin of the weights."""
+        scaled = nest.map_live(tf.multiply, [v.value for v in self._scale], expansion.values)
+        length = tf.cast(nest.norm(scaled), self._radius.dtype)
+        start = tf.where(length > 0, length, tf.ones_like(length))
+        unknown = (self._radius.value < 0) & expansion.finite
+        self._radius.assign(tf.where(unknown, start, self._radius.value))
 
     def _choose(self, J, kinds):
         residuals, weights = J.shape
@@ -157,6 +207,7 @@ class GaussNewton(CurvatureOptimizer):
         """The constructor's arguments."""
         return {
             **super().get_config(),
+            "damping": self._given_damping,
             "solver": self.solver,
             "max_solver_iterations": self.max_solver_iterations,
             "solver_tolerance": self.solver_tolerance,

@@ -12,9 +12,9 @@ from keras_fwd.optimizers import replicas
 class Search:
     """The trials of one batch; all of it tensors.
 
-    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `damping` and
-    the `growth` that the optimizer goes on with, the `ratio` of the last trial, and `iterations` of
-    the solver.
+    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `ratio` of the
+    last trial, `iterations` of the solver, and the state of the optimizer's control (the `damping`,
+    for one) that it goes on with.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -28,6 +28,7 @@ class Search:
         self._pass = model_pass
         self._expansion = expansion
         self._system = system
+        self._control = optimizer.control(system)
 
     def judged(self):
         """The first step that lowers the loss enough."""
@@ -40,7 +41,7 @@ class Search:
             return self._judged_by_all(needed)
 
         def trial(state):
-            proposal = self._propose(state["damping"])
+            proposal = self._propose(self._control_of(state))
             return (self._judge(state, proposal, proposal["after"]),)
 
         (final,) = tf.while_loop(needed, trial, (self._start(),))
@@ -49,12 +50,16 @@ class Search:
     def _judged_by_all(self, needed):
         """As `judged`, in several replicas: no loop, for the loss of a trial is a sum over them."""
         function = tf.function(self._propose, autograph=False)  # traced once for all trials
-        damping = self._optimizer.damping.value
-        propose = function.get_concrete_function(tf.TensorSpec(damping.shape, damping.dtype))
+        specs = {
+            name: tf.TensorSpec(variable.shape, variable.dtype)
+            for name, variable in self._control.variables.items()
+        }
+        propose = function.get_concrete_function(specs)
 
         def trial(state):
             more = needed(state)
-            proposal = tf.cond(more, lambda: propose(state["damping"]), self._nothing)
+            held = self._control_of(state)
+            proposal = tf.cond(more, lambda: propose(held), self._nothing)
             (after,) = replicas.sums([proposal["after"]])
             return tf.cond(more, lambda: self._judge(state, proposal, after), lambda: state)
 
@@ -72,6 +77,7 @@ class Search:
             "beyond": tf.zeros_like(self._expansion.loss),
             "predicted": tf.zeros([], nest.accumulator_dtype(values)),
             "iterations": tf.constant(0),
+            "facts": self._control.nothing(),
         }
 
     def unjudged(self):
@@ -84,28 +90,24 @@ class Search:
         return {
             "accepted": good,
             "values": nest.map_live(keep, values, expansion.values),
-            "growth": tf.identity(optimizer._growth.value),
         }
 
     def _start(self):
-        damping = tf.identity(self._optimizer.damping.value)
-        growth = tf.identity(self._optimizer._growth.value)
-        raised, grown = control.adapt(damping, growth, -1.0, tf.constant(False))
-        finite = self._expansion.finite
         return {
             "trials": tf.constant(0),
             "accepted": tf.constant(False),
             "values": self._expansion.values,
-            # A batch without a finite loss is not tried at all: only the damping rises.
-            "damping": tf.where(finite, damping, raised),
-            "growth": tf.where(finite, growth, grown),
             "ratio": tf.constant(-float("inf")),
             "iterations": tf.constant(0),
+            **self._control.start(self._expansion.finite),
         }
 
-    def _propose(self, damping):
+    def _control_of(self, state):
+        return {name: state[name] for name in self._control.variables}
+
+    def _propose(self, control):
         """New weights and the loss there: of this replica's share of the batch."""
-        solution = self._system.solve(damping)
+        solution, facts = self._control.solve(control)
         step = self._optimizer.step(self._expansion, self._system, solution)
         values = self._optimizer.moved(self._pass, self._expansion, step)
         return {
@@ -114,6 +116,7 @@ class Search:
             "beyond": self._optimizer.beyond_trial(self._expansion, self._system),
             "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
             "iterations": solution.iterations,
+            "facts": facts,
         }
 
     def _judge(self, state, proposal, after):
@@ -122,14 +125,14 @@ class Search:
         after += proposal["beyond"]
         ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"])
         accepted = (ratio > control.ACCEPT) & nest.all_finite(values)
-        damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
+        before = self._expansion.loss
+        following = self._control.next(state, proposal["facts"], ratio, accepted, before, after)
         keep = functools.partial(tf.where, accepted)
         return {
             "trials": state["trials"] + 1,
             "accepted": accepted,
             "values": nest.map_live(keep, values, self._expansion.values),
-            "damping": damping,
-            "growth": growth,
+            **following,
             "ratio": tf.cast(ratio, tf.float32),
             "iterations": state["iterations"] + proposal["iterations"],
         }
