@@ -86,6 +86,8 @@ FLOORS = {
         "optimizers.damping",
         "optimizers.replicas",
         "optimizers.watch",
+        "optimizers.step_report",
+        "optimizers.convergence",
         "optimizers.expansion",
         "optimizers.search",
         "optimizers.training_checks",
