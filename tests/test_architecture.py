@@ -116,6 +116,7 @@ FLOORS = {
         "callbacks.matrices",
         "callbacks.noise",
         "callbacks.curvature",
+        "callbacks.least_squares_stop",
         "layers.wrapping",
         "layers.custom_jvp",
         "layers.sealed",

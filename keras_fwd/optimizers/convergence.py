@@ -184,17 +184,20 @@ class LastStep:
     def update(self, expansion, search):
         """Keep how this step ended, inside the step."""
         progress = search.get("progress")
+        damping = search.get("damping", self._optimizer.damping.value)
         given = Tolerances(*tf.unstack(tf.convert_to_tensor(self.tolerances.value)))
         dtypes = expansion.loss.dtype, nest.accumulator_dtype(expansion.values)
         status = status_of(
             expansion.finite,
             search["accepted"],
             search.get("solved", search["accepted"]),
-            search.get("damping", self._optimizer.damping.value),
+            damping,
             progress,
             given.resolved(*dtypes),
         )
         final = tf.reduce_any([tf.equal(status, int(s)) for s in StepStatus if s.final])
+        hopeless = tf.equal(status, int(StepStatus.SOLUTION_NOT_FINITE))
+        final |= hopeless & (damping >= control.LARGEST)
         in_row = tf.where(final, self._measured.value[1] + 1, 0.0)
         numbers = [float("nan")] * len(UNTRIED) if progress is None else list(progress)
         parts = [status, in_row, *numbers]

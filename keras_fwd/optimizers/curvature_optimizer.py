@@ -59,7 +59,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         self.damping = scalar(name="damping", initializer=constant(self.initial_damping))
         self._growth = scalar(name="damping_growth", initializer=constant(2.0))
         self._watch = Watch(self)
-        self._last_step_taken = LastStep(self)
+        self._record = LastStep(self)
         self._passes = weakref.WeakKeyDictionary()
         hook.install(CurvatureOptimizer)
 
@@ -74,7 +74,15 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
         It is of one batch: under `steps_per_execution` of the last one.
         """
-        return self._last_step_taken.report()
+        return self._record.report()
+
+    @property
+    def tolerances(self):
+        """Bounds of the tests of convergence that `status` tells of: a variable of `[3]`.
+
+        Of the reduction, the step and the cosine; below zero for 8 machine epsilons.
+        """
+        return self._record.tolerances
 
     def linear_system(self, model_pass, expansion):
         """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
@@ -204,7 +212,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         recorder.commit(search["accepted"])
         self._growth.assign(search["growth"])
         self._watch.update(model_pass, expansion)
-        self._last_step_taken.update(expansion, search)
+        self._record.update(expansion, search)
         loss_scale.follow(scaler, expansion.finite)
         self._iterations.assign_add(1)
         return self._logs(model_pass, expansion, search)
