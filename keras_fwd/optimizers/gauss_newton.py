@@ -98,6 +98,8 @@ class GaussNewton(CurvatureOptimizer):
     (array([[3.]], dtype=float32), array([1.], dtype=float32))
     """
 
+    measures_progress = True
+
     def __init__(
         self,
         learning_rate=1.0,

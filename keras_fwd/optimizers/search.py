@@ -5,16 +5,17 @@ import functools
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.optimizers import convergence, replicas
 from keras_fwd.optimizers import damping as control
-from keras_fwd.optimizers import replicas
 
 
 class Search:
     """The trials of one batch; all of it tensors.
 
     What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `ratio` of the
-    last trial, `iterations` of the solver, and the state of the optimizer's control (the `damping`,
-    for one) that it goes on with.
+    last trial, `iterations` of the solver, whether the weights of the last trial were finite
+    (`solved`), and the state of the optimizer's control (the `damping`, for one) that it goes on
+    with. If the optimizer `measures_progress`, also the `Progress` of the trials.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -78,6 +79,7 @@ class Search:
             "predicted": tf.zeros([], nest.accumulator_dtype(values)),
             "iterations": tf.constant(0),
             "facts": self._control.nothing(),
+            **self._slope(values),
         }
 
     def unjudged(self):
@@ -93,9 +95,14 @@ class Search:
         }
 
     def _start(self):
+        measured = {}
+        if self._optimizer.measures_progress:
+            measured["progress"] = convergence.Progress(*map(tf.constant, convergence.UNTRIED))
         return {
+            **measured,
             "trials": tf.constant(0),
             "accepted": tf.constant(False),
+            "solved": tf.constant(True),
             "values": self._expansion.values,
             "ratio": tf.constant(-float("inf")),
             "iterations": tf.constant(0),
@@ -117,22 +124,44 @@ class Search:
             "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
             "iterations": solution.iterations,
             "facts": facts,
+            **self._slope(step),
         }
+
+    def _slope(self, step):
+        """Of the loss along a step, if it is asked for."""
+        if not self._optimizer.measures_progress:
+            return {}
+        return {"slope": nest.dot(self._expansion.gradient, step)}
 
     def _judge(self, state, proposal, after):
         """The state after a trial, from the loss `after` it."""
         values = proposal["values"]
         after += proposal["beyond"]
         ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"])
-        accepted = (ratio > control.ACCEPT) & nest.all_finite(values)
+        solved = nest.all_finite(values)
+        accepted = (ratio > control.ACCEPT) & solved
         before = self._expansion.loss
         following = self._control.next(state, proposal["facts"], ratio, accepted, before, after)
         keep = functools.partial(tf.where, accepted)
         return {
+            **self._progress(state, proposal, after, ratio),
             "trials": state["trials"] + 1,
             "accepted": accepted,
+            "solved": solved,
             "values": nest.map_live(keep, values, self._expansion.values),
             **following,
             "ratio": tf.cast(ratio, tf.float32),
             "iterations": state["iterations"] + proposal["iterations"],
         }
+
+    def _progress(self, state, proposal, after, ratio):
+        """What this trial adds to the `Progress` of the step, if it is asked for."""
+        if not self._optimizer.measures_progress:
+            return {}
+        expansion = self._expansion
+        slope, predicted, values = (proposal[key] for key in ("slope", "predicted", "values"))
+        losses = expansion.loss, after, ratio
+        measured = convergence.after_trial(
+            state["progress"], *losses, slope, predicted, values, expansion.values
+        )
+        return {"progress": measured}
