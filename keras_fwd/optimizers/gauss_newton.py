@@ -39,6 +39,9 @@ class GaussNewton(CurvatureOptimizer):
     first batch on whose loss was NaN or infinite. After 20 such batches in a row training stops
     with `keras_fwd.NumericalError`, which names the first bad value.
 
+    `optimizer.status` says how the last step ended: accepted, rejected, converged by which of
+    MINPACK's tests, or not finite. `keras_fwd.callbacks.LeastSquaresStop` ends `fit` by it.
+
     Large batches serve it best: on a batch with fewer residuals than weights it can fit the batch
     alone.
 
