@@ -139,7 +139,7 @@ def test_the_record_of_a_step_is_what_numpy_finds(options):
 
 def test_a_rejected_step_says_so_and_the_trials_count_by_the_largest():
     model = line()
-    model.compile(optimizer=keras_fwd.GaussNewton(1e6, max_trials=1), loss="mse")
+    model.compile(optimizer=keras_fwd.GaussNewton(1e6, 1e-3, max_trials=1), loss="mse")
     model.train_on_batch(X, Y)
     status = model.optimizer.status
     assert status.code == StepStatus.REJECTED and status.reduction > 1e6 and status.step > 1e4
@@ -160,12 +160,13 @@ def test_kfac_says_how_its_steps_ended():
 ANY = tuple(status for status in StepStatus if status.converged)
 LOSS, WEIGHTS = StepStatus.LOSS_CONVERGED, StepStatus.WEIGHTS_CONVERGED
 ZERO_RESIDUAL = (WEIGHTS, StepStatus.GRADIENT_CONVERGED)
+NIELSEN = {"damping": 1e-3}  # steps that are not bound to a region around the start
 # name: arguments of `trained`, possible statuses, bound on the loss relative to that at the start
 HARD = {
-    "a linear model": ((line,), {}, (LOSS,), 0.1),
-    "a net": ((net,), {}, (LOSS,), 0.05),
+    "a linear model": ((line,), {}, ANY, 0.1),
+    "a net": ((net,), {"optimizer": NIELSEN}, (LOSS,), 0.05),
     "conjugate gradients": ((net,), {"optimizer": {"solver": "cg"}}, (LOSS,), 0.05),
-    "columns twice": ((twice_the_same_columns,), {}, (LOSS,), 0.1),
+    "columns twice": ((twice_the_same_columns,), {}, ANY, 0.1),
     "a weight without effect": ((a_weight_without_effect,), {}, (LOSS,), 0.1),
     "constant targets": ((net, X, np.full((20, 1), 3.0)), {}, ZERO_RESIDUAL, 1e-20),
     "targets of zero": ((net, X, np.zeros((20, 1))), {}, ZERO_RESIDUAL, 1e-20),
@@ -177,19 +178,30 @@ HARD = {
         1e-20,
     ),
     "a batch of one": ((net, X[:1], Y[:1]), {}, ZERO_RESIDUAL, 1e-20),
-    "residuals of 1e100": ((line, X, 1e100 * Y), {}, (LOSS,), 0.1),
+    "residuals of 1e100": ((line, X, 1e100 * Y), {"optimizer": NIELSEN}, (LOSS,), 0.12),
     "not convex": ((net, X, Y, welsch), {}, (LOSS,), 0.05),
     "separable classes": (
         (lambda: net(2, "sigmoid"), X, (X[:, :1] > 0) * 1.0, "binary_crossentropy"),
-        {},
+        {"optimizer": NIELSEN},
         ANY,
         1e-6,
     ),
-    "a wrong gradient": ((line, X, Y, wrong_gradient), {}, (StepStatus.NO_PROGRESS,), 1.0),
+    "a wrong gradient": (
+        (line, X, Y, wrong_gradient),
+        {"optimizer": NIELSEN},
+        (StepStatus.NO_PROGRESS,),
+        1.0,
+    ),
 }
 
 
-@pytest.mark.parametrize("name", HARD)
+FAST = {"a linear model", "a weight without effect", "constant targets", "a wrong gradient"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in HARD],
+)
 def test_hard_problems_end_with_the_status_that_fits(name):
     arguments, options, statuses, bound = HARD[name]
     keras.utils.set_random_seed(0)
@@ -208,7 +220,7 @@ def test_hard_problems_end_with_the_status_that_fits(name):
 
 @pytest.mark.parametrize(
     ("x", "y"),
-    [(X, 1e200 * Y), (1e200 * X, Y), (np.where(X.max() == X, np.nan, X), Y)],
+    [(X, 1e200 * Y), (1e200 * X, Y), (np.where(np.arange(40).reshape(20, 2) == 7, np.nan, X), Y)],
     ids=range(3),
 )
 def test_data_that_is_not_finite_or_overflows_is_named_and_the_weights_stay(x, y):
@@ -222,17 +234,26 @@ def test_data_that_is_not_finite_or_overflows_is_named_and_the_weights_stay(x, y
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_direction_that_is_not_finite_stops_with_its_status():
-    # The loss and its gradient are finite, the squares of the Jacobian are not.
-    def tiny(y, p):
-        return tf.reduce_mean(1e-200 * (y - p) ** 2, axis=-1)
-
+def test_columns_whose_squares_overflow_are_fitted_all_the_same():
     model = line()
     model.set_weights([np.zeros((2, 1)), np.zeros(1)])
-    optimizer = {"solver": "cg", "damping": 1e300}
-    model, stop, epochs = trained(lambda: model, 1e200 * X, Y, tiny, optimizer=optimizer)
-    assert stop.status in (StepStatus.SOLUTION_NOT_FINITE, StepStatus.NO_PROGRESS) and epochs < 9
-    assert all(np.isfinite(w).all() for w in model.get_weights())
+    trained(lambda: model, 1e200 * X, Y)
+    A = np.column_stack([X, np.ones(20)])
+    kernel, bias = model.get_weights()
+    found = np.append(1e200 * kernel, bias)
+    np.testing.assert_allclose(found, np.linalg.lstsq(A, Y)[0][:, 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("solver", ["cg", "dual"])
+def test_a_direction_that_is_not_finite_stops_with_its_status(solver):
+    # The loss and its gradient are finite, the squares of the Jacobian are not.
+    model = line()
+    model.set_weights([np.zeros((2, 1)), np.zeros(1)])
+    optimizer = {"solver": solver}
+    _, stop, epochs = trained(lambda: model, 1e200 * X, Y, optimizer=optimizer)
+    assert stop.status == StepStatus.SOLUTION_NOT_FINITE and epochs == 2
+    for w in model.get_weights():
+        np.testing.assert_array_equal(w, 0 * w)
 
 
 # --- the callback --------------------------------------------------------------------------------
@@ -242,7 +263,8 @@ def test_a_direction_that_is_not_finite_stops_with_its_status():
     "options", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}], ids=str
 )
 def test_every_way_to_run_a_step_stops_at_the_same_place(options):
-    reference, stop, epochs = trained(line)
+    options = {"optimizer": NIELSEN, **options}
+    reference, stop, epochs = trained(line, optimizer=NIELSEN)
     keras.utils.set_random_seed(0)
     model, other, found = trained(line, **options)
     assert other.status == stop.status and found == epochs
@@ -277,7 +299,7 @@ def test_batches_of_an_epoch_must_meet_a_test_in_a_row(steps):
     x = np.tile(X[:4], (4, 1))
     y = exact(x).numpy()
     y[12:] += Y[:4]
-    options = {"batch_size": 4, "steps_per_execution": steps, "epochs": 4}
+    options = {"batch_size": 4, "steps_per_execution": steps, "epochs": 4, "optimizer": NIELSEN}
     _, stop, epochs = trained(lambda: exact, x, y, stop=LeastSquaresStop(xtol=1e-3), **options)
     assert stop.status is None and epochs == 4 and "epochs ran out" in stop.reason
     _, stop, epochs = trained(lambda: exact, x, np.tile(y[:4], (4, 1)), **options)
@@ -334,5 +356,5 @@ def test_arguments_that_cannot_work_are_refused(arguments, message):
 def test_other_optimizers_are_refused(optimizer):
     model = line()
     model.compile(optimizer=optimizer, loss="mse")
-    with pytest.raises(keras_fwd.ConfigurationError, match=r"compiled with keras_fwd[.]Gauss"):
+    with pytest.raises(keras_fwd.ConfigurationError, match="must be compiled with"):
         model.fit(X, Y, verbose=0, callbacks=[LeastSquaresStop()])

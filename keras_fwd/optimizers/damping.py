@@ -56,17 +56,18 @@ class Nielsen:
         return {"damping": damping, "growth": growth}
 
 
-def reduction_ratio(before, after, predicted):
+def reduction_ratio(before, after, predicted, first=True):
     """Actual over predicted decrease of the loss; −inf where either is not finite.
 
-    When both are lost in the rounding of the loss itself, the quotient says nothing: the step then
-    counts as predicted well. So does the zero step of a zero gradient. Thus the last digits of the
-    weights are found, to which the loss is blind.
+    When both are lost in the rounding of the loss itself, the quotient says nothing. The `first`
+    trial on a batch then counts as predicted well: thus the last digits of the weights are found,
+    to which the loss is blind. A step that rejections made so short does if the loss did not rise.
     """
     actual, predicted = before - after, tf.cast(predicted, before.dtype)
     noise = 8 * _epsilon(before.dtype) * tf.abs(before)
     lost = tf.logical_and(tf.abs(predicted) <= noise, tf.abs(actual) <= noise)
-    ratio = tf.where(lost, tf.ones_like(actual), actual / predicted)
+    sign = tf.cast(tf.where(first | (actual >= 0), 1.0, -1.0), before.dtype)
+    ratio = tf.where(lost, sign, actual / predicted)
     usable = tf.math.is_finite(after) & tf.math.is_finite(predicted) & (lost | (predicted > 0))
     failed = tf.constant(-float("inf"), before.dtype)
     return tf.where(usable & tf.math.is_finite(ratio), ratio, failed)

@@ -31,7 +31,9 @@ def dense_system(model_pass, expansion, H, ridge, damping, scale=()):
         norms = tf.sqrt(tf.maximum(tf.linalg.diag_part(matrix), 0.0))
         return least_squares.normal_equations(matrix, gradient, _largest(scale, norms))
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
-    largest = _largest(scale, tf.sqrt(_column_norms(rows) ** 2 + ridge))
+    norms = _column_norms(rows)
+    norms = tf.where(ridge > 0, tf.sqrt(norms**2 + ridge), norms)  # without, no square overflows
+    largest = _largest(scale, norms)
     return least_squares.dense_least_squares(rows, residual, ridge, rest, largest, damping)
 
 

@@ -49,6 +49,9 @@ class GaussNewton(CurvatureOptimizer):
     first batch on whose loss was NaN or infinite. After 20 such batches in a row training stops
     with `keras_fwd.NumericalError`, which names the first bad value.
 
+    `optimizer.status` says how the last step ended: accepted, rejected, converged by which of
+    MINPACK's tests, or not finite. `keras_fwd.callbacks.LeastSquaresStop` ends `fit` by it.
+
     Large batches serve it best: on a batch with fewer residuals than weights it can fit the batch
     alone.
 
@@ -129,6 +132,7 @@ class GaussNewton(CurvatureOptimizer):
         unknown = keras.initializers.Constant(-1.0)
         self._radius = self.add_variable((), unknown, "float64", name="radius")
         self._scale = []
+        self._scale_fits = True
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
@@ -139,8 +143,11 @@ class GaussNewton(CurvatureOptimizer):
 
     @property
     def trusts_a_region(self):
-        """Whether the length of the steps is governed by a radius, else by the damping."""
-        return bool(self._scale)
+        """Whether the length of the steps is governed by a radius, else by the damping.
+
+        A second model that shares the optimizer shares its damping, but has no norms of columns.
+        """
+        return bool(self._scale) and self._scale_fits
 
     def build(self, variables):
         """Make the state: with the dense solver, also the largest norms of columns seen so far."""
@@ -161,6 +168,8 @@ class GaussNewton(CurvatureOptimizer):
         kinds = loss_kinds(model_pass, expansion.leaves)
         H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
+        shapes = [[variable.shape for variable in v] for v in (self._scale, model_pass.variables)]
+        self._scale_fits = shapes[0] == shapes[1]
         J = expansion.jacobian
         expansion.curvature = J.T @ H @ J + diagonal(ridge)
         solver = self._choose(J, kinds)
@@ -177,7 +186,8 @@ class GaussNewton(CurvatureOptimizer):
         if solver == "dual":
             system = dual_system(model_pass, expansion, H, ridge)
         else:
-            system = dense_system(model_pass, expansion, H, ridge, self.damping.value, self._scale)
+            scale = self._scale if self.trusts_a_region else ()
+            system = dense_system(model_pass, expansion, H, ridge, self.damping.value, scale)
             if self.trusts_a_region:
                 self._start_radius(expansion)
         return least_squares.OnNests(system, J.in_spec)

@@ -7,15 +7,16 @@ import tensorflow as tf
 from keras_fwd import nest
 from keras_fwd.optimizers import convergence, replicas
 from keras_fwd.optimizers import damping as control
+from keras_fwd.solvers import Status
 
 
 class Search:
     """The trials of one batch; all of it tensors.
 
     What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `ratio` of the
-    last trial, `iterations` of the solver, whether the weights of the last trial were finite
-    (`solved`), and the state of the optimizer's control (the `damping`, for one) that it goes on
-    with. If the optimizer `measures_progress`, also the `Progress` of the trials.
+    last trial, `iterations` of the solver, whether the last trial's solution was finite (`solved`),
+    and the state of the optimizer's control (the `damping`, for one) that it goes on with. If the
+    optimizer `measures_progress`, also the `Progress` of the trials.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -79,6 +80,7 @@ class Search:
             "predicted": tf.zeros([], nest.accumulator_dtype(values)),
             "iterations": tf.constant(0),
             "facts": self._control.nothing(),
+            "solved": tf.constant(True),
             **self._slope(values),
         }
 
@@ -124,6 +126,7 @@ class Search:
             "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
             "iterations": solution.iterations,
             "facts": facts,
+            "solved": tf.not_equal(solution.status, int(Status.NOT_FINITE)),
             **self._slope(step),
         }
 
@@ -137,8 +140,9 @@ class Search:
         """The state after a trial, from the loss `after` it."""
         values = proposal["values"]
         after += proposal["beyond"]
-        ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"])
-        solved = nest.all_finite(values)
+        first = tf.equal(state["trials"], 0)
+        ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"], first)
+        solved = proposal["solved"] & nest.all_finite(values)
         accepted = (ratio > control.ACCEPT) & solved
         before = self._expansion.loss
         following = self._control.next(state, proposal["facts"], ratio, accepted, before, after)
