@@ -46,8 +46,9 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
     # What single precision tells from zero is far above what squaring loses in double precision.
     harmless |= tf.reduce_max(values) * _least_square(dtype, tf.size(r)) > 1e3 * rounding(values)
 
+    slopes = tf.linalg.matvec(A, b, transpose_a=True) + r
+
     def from_gram():
-        slopes = tf.linalg.matvec(A, b, transpose_a=True) + r
         turned = tf.linalg.matvec(vectors, slopes, transpose_a=True)
         return tf.sqrt(tf.maximum(values, 0.0)), vectors, tf.zeros_like(turned), turned
 
@@ -60,7 +61,9 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
         rooted = tf.linalg.matvec(U, right, transpose_a=True)
         return roots, V, rooted, tf.linalg.matvec(V, r, transpose_a=True)
 
-    return DampedSpectrum(*tf.cond(harmless, from_gram, from_triangle), scale, dtype)
+    parts = tf.cond(harmless, from_gram, from_triangle)
+    refined = gram, slopes, tf.cast(harmless, gram.dtype)
+    return DampedSpectrum(*parts, scale, dtype, refined=refined)
 
 
 def normal_equations(matrix, gradient, scale=None):
