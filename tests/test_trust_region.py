@@ -138,13 +138,13 @@ FITS = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_a_fit_from_afar_has_all_digits_with_the_defaults(case):
+def test_a_fit_from_afar_has_seven_digits_with_the_defaults(case):
     (x, y, function, certified), start, steps = FITS[case]
     fn = keras.Sequential([keras.Input((1,)), Curve(function, start)])
     fn.compile(keras_fwd.GaussNewton(), "mse", steps_per_execution=steps)
     batch = tf.data.Dataset.from_tensors((x[:, None], y[:, None])).repeat(steps)
     fn.fit(batch, verbose=0, shuffle=False)
-    np.testing.assert_allclose(fn.get_weights(), certified, rtol=1e-8)
+    np.testing.assert_allclose(fn.get_weights(), certified, rtol=1e-7)
 
 
 def test_steps_do_not_depend_on_the_units_of_the_weights():
