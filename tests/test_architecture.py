@@ -87,6 +87,7 @@ FLOORS = {
         "optimizers.replicas",
         "optimizers.watch",
         "optimizers.expansion",
+        "optimizers.precision",
         "optimizers.search",
         "optimizers.training_checks",
         "optimizers.curvature_optimizer",

@@ -9,17 +9,17 @@ from keras_fwd.linear_map import rowwise
 CHUNK = 128
 
 
-def dense_system(model_pass, expansion, H, ridge, solver):
+def dense_system(model_pass, expansion, kinds, H, ridge, solver):
     """The system, of vectors.
 
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
         expansion: Its `Expansion`.
+        kinds: What `loss_kinds` says of the leaves.
         H: `LinearMap`, the Hessian of the loss in the leaves.
         ridge: Curvature of the weights' regularizers, a list like the weights.
         solver: `"dense"` or `"dual"`.
     """
-    kinds = loss_kinds(model_pass, expansion.leaves)
     columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:

@@ -9,7 +9,9 @@ from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, loss_kinds
+from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.precision import widened
 
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
@@ -61,7 +63,7 @@ class GaussNewton(CurvatureOptimizer):
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
-            model without trainable weights, or with loss scaling; several replicas.
+            model without trainable weights; several replicas.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 
@@ -84,6 +86,8 @@ class GaussNewton(CurvatureOptimizer):
     >>> net.get_weights()[0].round(4), net.get_weights()[1].round(4)
     (array([[3.]], dtype=float32), array([1.], dtype=float32))
     """
+
+    takes_loss_scale = True
 
     def __init__(
         self,
@@ -117,25 +121,34 @@ class GaussNewton(CurvatureOptimizer):
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
+    def expansion(self, model_pass):
+        """As `CurvatureOptimizer.expansion`, the gradient scaled on its way back."""
+        return Expansion(model_pass, scale=model_pass.loss_scale)
+
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
         kinds = loss_kinds(model_pass, expansion.leaves)
-        H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+        wide = widened(expansion, model_pass.loss_scale)
+        H = curvature.loss_hessian(model_pass.loss_of_leaves, wide.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
-        J = expansion.jacobian
+        J = wide.jacobian
         expansion.curvature = J.T @ H @ J + diagonal(ridge)
         solver = self._choose(J, kinds)
         if solver == "cg":
             limits = self.solver_tolerance, self.max_solver_iterations
             if self.preconditioner is not None:
-                near = BatchPreconditioner(model_pass, expansion, H, ridge, self.step_number())
+                narrow = H  # in the dtype of the forward pass, from which the factors are read
+                if wide is not expansion:
+                    narrow = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+                step = self.step_number()
+                near = BatchPreconditioner(model_pass, expansion, narrow, ridge, step)
                 system = expansion.curvature, expansion.gradient
                 return solvers.ConjugateGradient(*system, *limits, near)
             if model_pass.loss_is_of_outputs:
-                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
+                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, wide.leaves)
                 return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
             return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
-        system = dense_system(model_pass, expansion, H, ridge, solver)
+        system = dense_system(model_pass, wide, kinds, H, ridge, solver)
         return least_squares.on_nests(system, J.in_spec)
 
     def _choose(self, J, kinds):

@@ -91,14 +91,14 @@ class Search:
         damping = tf.identity(self._optimizer.damping.value)
         growth = tf.identity(self._optimizer._growth.value)
         raised, grown = control.adapt(damping, growth, -1.0, tf.constant(False))
-        finite = self._expansion.finite
+        sound = self._expansion.finite | self._expansion.overflowed
         return {
             "trials": tf.constant(0),
             "accepted": tf.constant(False),
             "values": self._expansion.values,
             # A batch without a finite loss is not tried at all: only the damping rises.
-            "damping": tf.where(finite, damping, raised),
-            "growth": tf.where(finite, growth, grown),
+            "damping": tf.where(sound, damping, raised),
+            "growth": tf.where(sound, growth, grown),
             "ratio": tf.constant(-float("inf")),
             "iterations": tf.constant(0),
         }
