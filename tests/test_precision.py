@@ -43,13 +43,13 @@ def flat(model):
     return np.concatenate([np.ravel(w).astype("float64") for w in model.get_weights()])
 
 
-def tanh_step(weights, x, y, damping):
-    """The damped step of one tanh unit and mse, in float64."""
+def tanh_step(weights, x, y, damping, ridge=0.0, stride=1):
+    """The damped step of one tanh unit and mse, in float64; curvature of some rows."""
     A = np.column_stack([x, np.ones(len(x))]).astype("float64")
     p = np.tanh(A @ weights)
     J = (1 - p**2)[:, None] * A
-    C = J.T @ J * 2 / len(x) + damping * np.eye(4)
-    return np.linalg.solve(C, -J.T @ (p - y[:, 0]) * 2 / len(x))
+    C = J[::stride].T @ J[::stride] * 2 * stride / len(x) + (damping + 2 * ridge) * np.eye(4)
+    return np.linalg.solve(C, -J.T @ (p - y[:, 0]) * 2 / len(x) - 2 * ridge * weights)
 
 
 @MIXED
@@ -63,6 +63,16 @@ def test_a_step_in_mixed_precision_is_the_exact_one_to_rounding(policy, solver):
     error = np.linalg.norm(moved - expected) / np.linalg.norm(expected)
     assert error < ROUNDING[policy]
     assert error > 1e-6  # the model does compute in half precision
+
+
+@MIXED
+def test_curvature_of_a_part_of_the_batch(policy):
+    x, y = data()
+    model = compiled(L.Dense(1, "tanh"), curvature_batch=32, damping=0.25, **EXACT)
+    before = flat(model)
+    model.train_on_batch(x, y)
+    moved, expected = flat(model) - before, tanh_step(before, x, y, 0.25, stride=2)
+    assert np.linalg.norm(moved - expected) < ROUNDING[policy] * np.linalg.norm(expected)
 
 
 def small(policy, solver):
@@ -145,8 +155,10 @@ def test_a_float64_step_has_the_digits_of_float64(solver, float64):
     x, y = data()
     x, y = x + 1e-9 * np.pi, y + 1e-9 * np.e
     options = {"solver_tolerance": 1e-15, "max_solver_iterations": 200, "damping": 0.25}
-    model = compiled(L.Dense(1, "tanh"), solver=solver, **options)
+    l2 = keras.regularizers.L2(0.125)  # Keras rounds it to float32
+    unit = L.Dense(1, "tanh", kernel_regularizer=l2, bias_regularizer=l2)
+    model = compiled(unit, solver=solver, **options)
     before = flat(model)
     model.train_on_batch(x, y)
-    expected = tanh_step(before, x, y, 0.25)
+    expected = tanh_step(before, x, y, 0.25, ridge=0.125)
     np.testing.assert_allclose(flat(model) - before, expected, rtol=1e-11)

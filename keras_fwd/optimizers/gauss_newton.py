@@ -1,5 +1,7 @@
 """`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
 
+import copy
+
 import keras
 
 from keras_fwd import curvature, least_squares, model, solvers
@@ -9,9 +11,10 @@ from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, loss_kinds
-from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.precision import widened
+from keras_fwd.optimizers.sub_batch import SubBatch
 
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
@@ -60,6 +63,12 @@ class GaussNewton(CurvatureOptimizer):
             time; with much damping, or few weights, there is nothing to gain.
         max_trials: Trials on a batch before its step is rejected for good. Default 8.
         name: Name of the optimizer.
+        curvature_batch: How many examples of a batch the curvature is taken from, at even
+            distances, by `"cg"`, which it lets `"auto"` choose; None (default) for all. The
+            gradient is that of the whole batch, and so is the loss that a step is judged by: one
+            that only fits the part is rejected, or raises the damping. All examples are used where
+            a part would not do: a loss that is no mean over examples, a fixed batch size, stateful
+            layers.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
@@ -68,7 +77,8 @@ class GaussNewton(CurvatureOptimizer):
         NumericalError: 20 batches in a row without a finite loss.
 
     Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`: as many JVPs as
-        weights, vectorized; `"cg"`: about one gradient an iteration. `preconditioner="kfac"`: a
+        weights, vectorized; `"cg"`: about one gradient an iteration, of
+        the `curvature_batch`. `preconditioner="kfac"`: a
         pullback and the factors a step, their inverses a trial, cubic in the width of a layer, and
         two products of each matrix of weights with them an iteration.
 
@@ -99,6 +109,7 @@ class GaussNewton(CurvatureOptimizer):
         preconditioner=None,
         max_trials=8,
         name="gauss_newton",
+        curvature_batch=None,
     ):
         super().__init__(learning_rate, damping, max_trials, name)
         if solver not in _SOLVERS:
@@ -113,6 +124,11 @@ class GaussNewton(CurvatureOptimizer):
         self.solver_tolerance = float(solver_tolerance)
         _check_preconditioner(preconditioner, solver)
         self.preconditioner = preconditioner
+        if curvature_batch is not None:
+            check_count("GaussNewton", "curvature_batch", curvature_batch)
+            _check_iterative("curvature_batch", curvature_batch, solver)
+            curvature_batch = int(curvature_batch)
+        self.curvature_batch = curvature_batch
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
@@ -128,8 +144,8 @@ class GaussNewton(CurvatureOptimizer):
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
         kinds = loss_kinds(model_pass, expansion.leaves)
-        wide = widened(expansion, model_pass.loss_scale)
-        H = curvature.loss_hessian(model_pass.loss_of_leaves, wide.leaves)
+        seen, wide = self._seen(model_pass, expansion)
+        H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
         J = wide.jacobian
         expansion.curvature = J.T @ H @ J + diagonal(ridge)
@@ -138,18 +154,28 @@ class GaussNewton(CurvatureOptimizer):
             limits = self.solver_tolerance, self.max_solver_iterations
             if self.preconditioner is not None:
                 narrow = H  # in the dtype of the forward pass, from which the factors are read
-                if wide is not expansion:
+                if wide.leaves is not expansion.leaves:
                     narrow = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
                 step = self.step_number()
                 near = BatchPreconditioner(model_pass, expansion, narrow, ridge, step)
                 system = expansion.curvature, expansion.gradient
                 return solvers.ConjugateGradient(*system, *limits, near)
-            if model_pass.loss_is_of_outputs:
+            if model_pass.loss_is_of_outputs and seen is model_pass:
                 cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, wide.leaves)
                 return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
             return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
         system = dense_system(model_pass, wide, kinds, H, ridge, solver)
         return least_squares.on_nests(system, J.in_spec)
+
+    def _seen(self, model_pass, expansion):
+        """The pass that the curvature is taken from, and its expansion in single precision."""
+        if self.curvature_batch is None:
+            return model_pass, widened(expansion, model_pass.loss_scale)
+        part = SubBatch(model_pass, expansion, self.curvature_batch)
+        seen = copy.copy(expansion)
+        seen.leaves, seen.whole = part.leaves, part.jacobian
+        seen.jacobian = to_leaves(part.jacobian)
+        return part.model_pass, widened(seen, model_pass.loss_scale)
 
     def _choose(self, J, kinds):
         residuals, weights = J.shape
@@ -161,6 +187,8 @@ class GaussNewton(CurvatureOptimizer):
             )
         if self.solver != "auto":
             return self.solver
+        if self.curvature_batch is not None:
+            return "cg"
         if weights <= DENSE_WEIGHTS:
             return "dense"
         few = residuals is not None and residuals <= DUAL_RESIDUALS
@@ -174,6 +202,7 @@ class GaussNewton(CurvatureOptimizer):
             "max_solver_iterations": self.max_solver_iterations,
             "solver_tolerance": self.solver_tolerance,
             "preconditioner": self.preconditioner,
+            "curvature_batch": self.curvature_batch,
         }
 
 
@@ -184,9 +213,13 @@ def _check_preconditioner(preconditioner, solver):
             f"{', '.join(map(repr, _PRECONDITIONERS))}, or None for none. "
             f"Received: preconditioner={preconditioner!r}."
         )
-    if preconditioner is not None and solver not in ("auto", "cg"):
+    if preconditioner is not None:
+        _check_iterative("preconditioner", preconditioner, solver)
+
+
+def _check_iterative(argument, value, solver):
+    if solver not in ("auto", "cg"):
         raise ConfigurationError(
-            'GaussNewton: `preconditioner` is for solver="cg"; the solver that is asked for is '
-            f"direct, and needs none. Received: preconditioner={preconditioner!r}, "
-            f"solver={solver!r}."
+            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
+            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
         )
