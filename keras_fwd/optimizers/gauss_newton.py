@@ -7,7 +7,6 @@ import keras
 from keras_fwd import curvature, least_squares, model, solvers
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, loss_kinds
@@ -148,7 +147,7 @@ class GaussNewton(CurvatureOptimizer):
         H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
         J = wide.jacobian
-        expansion.curvature = J.T @ H @ J + diagonal(ridge)
+        expansion.curvature = model.with_regularizers(J.T @ H @ J, model_pass.variables)
         solver = self._choose(J, kinds)
         if solver == "cg":
             limits = self.solver_tolerance, self.max_solver_iterations
