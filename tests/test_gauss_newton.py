@@ -62,6 +62,7 @@ CONFIG = {
     "max_solver_iterations": 7,
     "solver_tolerance": 0.125,
     "preconditioner": "kfac",
+    "curvature_batch": 16,
     "max_trials": 3,
 }
 
@@ -114,6 +115,8 @@ BAD_ARGUMENTS = [
         "`preconditioner` is for solver=\"cg\".*solver='dense'",
     ),
     ({"preconditioner": "kfac", "solver": "dual"}, "`preconditioner`.*solver='dual'"),
+    ({"curvature_batch": 0}, "`curvature_batch` must be a whole number.*curvature_batch=0"),
+    ({"curvature_batch": 8, "solver": "dense"}, "`curvature_batch` is for.*solver='dense'"),
 ]
 
 

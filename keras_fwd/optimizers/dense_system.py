@@ -9,19 +9,19 @@ from keras_fwd.linear_map import rowwise
 CHUNK = 128
 
 
-def dense_system(model_pass, expansion, H, ridge, damping, scale=()):
+def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
     """The system of few weights, of vectors.
 
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
         expansion: Its `Expansion`.
+        kinds: What `loss_kinds` says of the leaves.
         H: `LinearMap`, the Hessian of the loss in the leaves.
         ridge: Curvature of the weights' regularizers, a list like the weights.
         damping: About what the system will be solved with.
         scale: Variables like the weights: the largest norms of the columns seen so far, which
             follow; or empty for a system that is not scaled.
     """
-    kinds = loss_kinds(model_pass, expansion.leaves)
     columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:
@@ -37,9 +37,8 @@ def dense_system(model_pass, expansion, H, ridge, damping, scale=()):
     return least_squares.dense_least_squares(rows, residual, ridge, rest, largest, damping)
 
 
-def dual_system(model_pass, expansion, H, ridge):
+def dual_system(model_pass, expansion, kinds, H, ridge):
     """The system of few residuals, of vectors; arguments as in `dense_system`."""
-    kinds = loss_kinds(model_pass, expansion.leaves)
     columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
     plain = all(variable.regularizer is None for variable in model_pass.variables)

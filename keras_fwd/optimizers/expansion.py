@@ -24,6 +24,7 @@ class Expansion:
         curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
         mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
+        overflowed: Boolean scalar: only the gradient is not finite, and it was scaled.
         forward: The forward pass itself, a `keras_fwd.passes.Forward`.
 
     Args:
@@ -53,6 +54,8 @@ class Expansion:
             gradient = nest.scale(1 / scale, gradient)
         self.loss, *self.gradient = replicas.sums([self.loss, *gradient])
         self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
+        overflow = tf.math.is_finite(self.loss) & ~self.finite
+        self.overflowed = tf.constant(False) if scale is None else overflow
         self.curvature = None
         self.mean_eigenvalue: Any = None
 

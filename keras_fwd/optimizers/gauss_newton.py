@@ -1,5 +1,6 @@
 """`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
 
+import copy
 import math
 
 import keras
@@ -8,11 +9,13 @@ import tensorflow as tf
 from keras_fwd import curvature, least_squares, model, nest, solvers
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
+from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.precision import widened
+from keras_fwd.optimizers.sub_batch import SubBatch
 from keras_fwd.optimizers.trust_region import TrustRegion
 
 #: The damping of the first step, where the radius of a trust region does not tell it.
@@ -72,15 +75,22 @@ class GaussNewton(CurvatureOptimizer):
             time; with much damping, or few weights, there is nothing to gain.
         max_trials: Trials on a batch before its step is rejected for good. Default 8.
         name: Name of the optimizer.
+        curvature_batch: How many examples of a batch the curvature is taken from, at even
+            distances, by `"cg"`, which it lets `"auto"` choose; None (default) for all. The
+            gradient is that of the whole batch, and so is the loss that a step is judged by: one
+            that only fits the part is rejected, or raises the damping. All examples are used where
+            a part would not do: a loss that is no mean over examples, a fixed batch size, stateful
+            layers.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
-            model without trainable weights, or with loss scaling; several replicas.
+            model without trainable weights; several replicas.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 
     Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`: as many JVPs as
-        weights, vectorized; `"cg"`: about one gradient an iteration. `preconditioner="kfac"`: a
+        weights, vectorized; `"cg"`: about one gradient an iteration, of
+        the `curvature_batch`. `preconditioner="kfac"`: a
         pullback and the factors a step, their inverses a trial, cubic in the width of a layer, and
         two products of each matrix of weights with them an iteration.
 
@@ -102,6 +112,7 @@ class GaussNewton(CurvatureOptimizer):
     """
 
     measures_progress = True
+    takes_loss_scale = True
 
     def __init__(
         self,
@@ -113,6 +124,7 @@ class GaussNewton(CurvatureOptimizer):
         preconditioner=None,
         max_trials=8,
         name="gauss_newton",
+        curvature_batch=None,
     ):
         auto = isinstance(damping, str) and damping == "auto"
         super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
@@ -133,6 +145,11 @@ class GaussNewton(CurvatureOptimizer):
         self._radius = self.add_variable((), unknown, "float64", name="radius")
         self._scale = []
         self._scale_fits = True
+        if curvature_batch is not None:
+            check_count("GaussNewton", "curvature_batch", curvature_batch)
+            _check_iterative("curvature_batch", curvature_batch, solver)
+            curvature_batch = int(curvature_batch)
+        self.curvature_batch = curvature_batch
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
@@ -153,6 +170,7 @@ class GaussNewton(CurvatureOptimizer):
         """Make the state: with the dense solver, also the largest norms of columns seen so far."""
         super().build(variables)
         few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
+        few = few and self.curvature_batch is None
         dense = self.solver == "dense" or (self.solver == "auto" and few)
         if dense and self._given_damping == "auto":
             self._scale = [self.add_variable_from_reference(v, "scale") for v in variables]
@@ -163,31 +181,41 @@ class GaussNewton(CurvatureOptimizer):
             return TrustRegion(self.damping, self._radius, system, self.learning_rate)
         return super().control(system)
 
+    def expansion(self, model_pass):
+        """As `CurvatureOptimizer.expansion`, the gradient scaled on its way back."""
+        return Expansion(model_pass, scale=model_pass.loss_scale)
+
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
         kinds = loss_kinds(model_pass, expansion.leaves)
-        H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+        seen, wide = self._seen(model_pass, expansion)
+        H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
         shapes = [[variable.shape for variable in v] for v in (self._scale, model_pass.variables)]
         self._scale_fits = shapes[0] == shapes[1]
-        J = expansion.jacobian
-        expansion.curvature = J.T @ H @ J + diagonal(ridge)
+        J = wide.jacobian
+        expansion.curvature = model.with_regularizers(J.T @ H @ J, model_pass.variables)
         solver = self._choose(J, kinds)
         if solver == "cg":
             limits = self.solver_tolerance, self.max_solver_iterations
             if self.preconditioner is not None:
-                near = BatchPreconditioner(model_pass, expansion, H, ridge, self.step_number())
+                narrow = H  # in the dtype of the forward pass, from which the factors are read
+                if wide.leaves is not expansion.leaves:
+                    narrow = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+                step = self.step_number()
+                near = BatchPreconditioner(model_pass, expansion, narrow, ridge, step)
                 system = expansion.curvature, expansion.gradient
                 return solvers.ConjugateGradient(*system, *limits, near)
-            if model_pass.loss_is_of_outputs:
-                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
+            if model_pass.loss_is_of_outputs and seen is model_pass:
+                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, wide.leaves)
                 return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
             return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
         if solver == "dual":
-            system = dual_system(model_pass, expansion, H, ridge)
+            system = dual_system(model_pass, wide, kinds, H, ridge)
         else:
             scale = self._scale if self.trusts_a_region else ()
-            system = dense_system(model_pass, expansion, H, ridge, self.damping.value, scale)
+            damping = self.damping.value
+            system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
             if self.trusts_a_region:
                 self._start_radius(expansion)
         return least_squares.OnNests(system, J.in_spec)
@@ -200,6 +228,16 @@ class GaussNewton(CurvatureOptimizer):
         unknown = (self._radius.value < 0) & expansion.finite
         self._radius.assign(tf.where(unknown, start, self._radius.value))
 
+    def _seen(self, model_pass, expansion):
+        """The pass that the curvature is taken from, and its expansion in single precision."""
+        if self.curvature_batch is None:
+            return model_pass, widened(expansion, model_pass.loss_scale)
+        part = SubBatch(model_pass, expansion, self.curvature_batch)
+        seen = copy.copy(expansion)
+        seen.leaves, seen.whole = part.leaves, part.jacobian
+        seen.jacobian = to_leaves(part.jacobian)
+        return part.model_pass, widened(seen, model_pass.loss_scale)
+
     def _choose(self, J, kinds):
         residuals, weights = J.shape
         if self.solver == "dual" and "general" in kinds:
@@ -210,6 +248,8 @@ class GaussNewton(CurvatureOptimizer):
             )
         if self.solver != "auto":
             return self.solver
+        if self.curvature_batch is not None:
+            return "cg"
         if weights <= DENSE_WEIGHTS:
             return "dense"
         few = residuals is not None and residuals <= DUAL_RESIDUALS
@@ -224,6 +264,7 @@ class GaussNewton(CurvatureOptimizer):
             "max_solver_iterations": self.max_solver_iterations,
             "solver_tolerance": self.solver_tolerance,
             "preconditioner": self.preconditioner,
+            "curvature_batch": self.curvature_batch,
         }
 
 
@@ -234,9 +275,13 @@ def _check_preconditioner(preconditioner, solver):
             f"{', '.join(map(repr, _PRECONDITIONERS))}, or None for none. "
             f"Received: preconditioner={preconditioner!r}."
         )
-    if preconditioner is not None and solver not in ("auto", "cg"):
+    if preconditioner is not None:
+        _check_iterative("preconditioner", preconditioner, solver)
+
+
+def _check_iterative(argument, value, solver):
+    if solver not in ("auto", "cg"):
         raise ConfigurationError(
-            'GaussNewton: `preconditioner` is for solver="cg"; the solver that is asked for is '
-            f"direct, and needs none. Received: preconditioner={preconditioner!r}, "
-            f"solver={solver!r}."
+            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
+            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
         )

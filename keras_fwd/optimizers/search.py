@@ -100,6 +100,7 @@ class Search:
         measured = {}
         if self._optimizer.measures_progress:
             measured["progress"] = convergence.Progress(*map(tf.constant, convergence.UNTRIED))
+        sound = self._expansion.finite | self._expansion.overflowed
         return {
             **measured,
             "trials": tf.constant(0),
@@ -108,7 +109,7 @@ class Search:
             "values": self._expansion.values,
             "ratio": tf.constant(-float("inf")),
             "iterations": tf.constant(0),
-            **self._control.start(self._expansion.finite),
+            **self._control.start(sound),
         }
 
     def _control_of(self, state):
