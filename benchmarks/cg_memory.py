@@ -9,10 +9,8 @@ Goal: at most twice Adam's.
 
 import argparse
 import os
-import pathlib
-import subprocess
-import sys
 
+import peak_memory
 import rich.console
 import rich.table
 
@@ -23,12 +21,6 @@ SIDES = {
     "GaussNewton, cg, L2": {"l2": 1e-4},
     'GaussNewton, cg, preconditioner="kfac"': {"preconditioner": "kfac"},
 }
-
-
-def resident(field):
-    """A line of the process' status, in bytes: VmRSS now, VmHWM at its peak."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def compiled(arguments, width, layers, batch):
@@ -60,14 +52,14 @@ def measure(side, options):
     """Bytes at the peak of a step, and of the weights."""
     _, small = compiled(SIDES[side], 64, options.layers, options.batch)
     small()  # what TensorFlow sets up once
-    before = resident("VmRSS")
+    before = peak_memory.resident("VmRSS")
     model, step = compiled(SIDES[side], options.width, options.layers, options.batch)
     concrete = step.get_concrete_function()
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    peak_memory.forget()
     concrete().numpy()
     concrete().numpy()
     weights = 4 * sum(int(v.value.shape.num_elements()) for v in model.trainable_variables)
-    return resident("VmHWM") - before, weights
+    return peak_memory.resident("VmHWM") - before, weights
 
 
 def main():
@@ -78,17 +70,14 @@ def main():
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print("bytes", *measure(options.side, options))
+        peak_memory.report(measure(options.side, options))
         return
-    sizes = ["--width", options.width, "--layers", options.layers, "--batch", options.batch]
     table = rich.table.Table(title="Peak memory")
     for heading in ("step", "in weights", "in steps of Adam"):
         table.add_column(heading)
     adam = None
     for side in SIDES:
-        command = [sys.executable, __file__, *map(str, sizes), "--side", side]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        peak, weights = map(int, done.stdout.split("bytes ")[1].split())
+        peak, weights = peak_memory.of_side(__file__, side, options)
         adam = adam or peak
         table.add_row(side, f"{peak / weights:.1f}", f"{peak / adam:.2f}")
     rich.console.Console().print(table)

@@ -10,10 +10,8 @@ the weights, beside the factors.
 
 import argparse
 import os
-import pathlib
-import subprocess
-import sys
 
+import peak_memory
 import rich.console
 import rich.table
 
@@ -25,12 +23,6 @@ SIDES = {
     "KFAC, factors updated": ("kfac", LATE + 8 * 3),
     "KFAC, first step": ("kfac", 0),
 }
-
-
-def resident(field):
-    """A line of the process' status, in bytes: VmRSS now, VmHWM at its peak."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def compiled(name, width, layers, batch):
@@ -52,13 +44,13 @@ def measure(side, options):
     name, number = SIDES[side]
     _, small = compiled(name, 64, options.layers, options.batch)
     small()  # what TensorFlow sets up once
-    before = resident("VmRSS")
+    before = peak_memory.resident("VmRSS")
     model, step = compiled(name, options.width, options.layers, options.batch)
     concrete = step.get_concrete_function()
     model.optimizer.iterations.assign(number)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    peak_memory.forget()
     concrete().numpy()
-    peak = resident("VmHWM") - before
+    peak = peak_memory.resident("VmHWM") - before
 
     def size(variables):
         return 4 * sum(int(variable.value.shape.num_elements()) for variable in variables)
@@ -75,16 +67,13 @@ def main():
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print("bytes", *measure(options.side, options))
+        peak_memory.report(measure(options.side, options))
         return
-    sizes = ["--width", options.width, "--layers", options.layers, "--batch", options.batch]
     table = rich.table.Table(title="Peak memory, in weights")
     for heading in ("step", "all", "of these, factors", "the rest"):
         table.add_column(heading)
     for side in SIDES:
-        command = [sys.executable, __file__, *map(str, sizes), "--side", side]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        peak, weights, factors = map(int, done.stdout.split("bytes ")[1].split())
+        peak, weights, factors = peak_memory.of_side(__file__, side, options)
         cells = (peak / weights, factors / weights, (peak - factors) / weights)
         table.add_row(side, *(f"{cell:.1f}" for cell in cells))
     rich.console.Console().print(table)

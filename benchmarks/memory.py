@@ -9,10 +9,9 @@ step.
 """
 
 import argparse
-import pathlib
 import statistics
-import subprocess
-import sys
+
+import peak_memory
 
 SIDES = {
     "forward": "forward pass",
@@ -47,12 +46,6 @@ def sides(model, variables, tangent):
     return {**functions, "jvp": lambda x: keras_fwd.jvp(model, x, tangent)}
 
 
-def resident(field):
-    """A line of the process' status, in bytes: VmRSS now, VmHWM at its peak."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
 def measure(side, options):
     """Bytes that the first call of one side takes at its peak."""
     import keras
@@ -72,11 +65,11 @@ def measure(side, options):
         tf.config.experimental.reset_memory_stats("GPU:0")
         tf.nest.map_structure(lambda y: y.numpy(), concrete(x))
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] - before
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
+    peak_memory.forget()
+    before = peak_memory.resident("VmRSS")
     results = concrete(x)
     tf.nest.map_structure(lambda y: y.numpy(), results)
-    return resident("VmHWM") - before
+    return peak_memory.resident("VmHWM") - before
 
 
 def main():
@@ -88,17 +81,12 @@ def main():
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        print("bytes", measure(options.side, options))
+        peak_memory.report([measure(options.side, options)])
         return
-    sizes = ["--batch", options.batch, "--width", options.width, "--layers", options.layers]
     peaks = {}
     for side in SIDES:
-        command = [sys.executable, __file__, *map(str, sizes), "--side", side]
-        runs = [
-            subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            for _ in range(options.repeats)
-        ]
-        peaks[side] = statistics.median(int(run.split("bytes ")[1]) for run in runs)
+        runs = [peak_memory.of_side(__file__, side, options) for _ in range(options.repeats)]
+        peaks[side] = statistics.median(peak for (peak,) in runs)
     for side, name in SIDES.items():
         ratios = [f"{peaks[side] / peaks[to]:.2f} {to}" for to in ("forward", "gradient")]
         print(f"{name:36} {peaks[side] / 2**20:8.0f} MiB   = {' = '.join(ratios)}")
