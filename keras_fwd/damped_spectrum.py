@@ -25,7 +25,8 @@ class DampedSpectrum:
         rest: `ς`, `[n]`, with `D⁻¹ g = V (σ ρ + ς)`: products with `σ` that cancel are not formed.
         scale: `D`, `[n]`, positive.
         dtype: Of the solutions; below its rounding a `σ` counts as zero.
-        convex: Whether `C` has no negative eigenvalue; else `within` always damps.
+        values: The eigenvalues as they are, if some may be negative: these count as zero, but not
+            in `bend`, and `within` then always damps. None for the squares of the roots.
         refined: `(D⁻¹ C D⁻¹, D⁻¹ g, share)`: a solution is corrected once by that share of what it
             leaves, as XLA finds eigenvalues to seven digits only. None for no correction.
 
@@ -34,10 +35,12 @@ class DampedSpectrum:
         Lecture Notes in Mathematics 630 (1978).
     """
 
-    def __init__(self, roots, vectors, rooted, rest, scale, dtype, convex=True, refined=None):
+    def __init__(self, roots, vectors, rooted, rest, scale, dtype, values=None, refined=None):
         self._vectors, self._scale, self._dtype = vectors, scale, dtype
-        self._convex, self._refined = convex, refined
+        self._refined = refined
         self.values = roots**2
+        self._curvature = self.values if values is None else values
+        self._convex = True if values is None else tf.reduce_all(values >= -rounding(values, dtype))
         self._slopes = roots * rooted + rest
         self._least = rounding(roots, dtype) ** 2
 
@@ -64,9 +67,11 @@ class DampedSpectrum:
         """`⟨g, x⟩`."""
         return tf.reduce_sum(self._slopes * self._shares(self._slopes, damping))
 
-    def bend(self, damping):
+    def bend(self, vector):
         """`⟨x, C x⟩`."""
-        return tf.reduce_sum(self.values * self._shares(self._slopes, damping) ** 2)
+        turned = tf.cast(vector, self._scale.dtype) * self._scale
+        turned = tf.linalg.matvec(self._vectors, turned, transpose_a=True)
+        return tf.cast(tf.reduce_sum(self._curvature * turned**2), self._dtype)
 
     def length(self, vector):
         """`‖D x‖`."""

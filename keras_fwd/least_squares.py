@@ -80,8 +80,7 @@ def normal_equations(matrix, gradient, scale=None):
     turned = tf.linalg.matvec(vectors, gradient / scale, transpose_a=True)
     zero = rounding(values, dtype)
     roots = tf.sqrt(tf.where(values <= zero, tf.zeros_like(values), values))
-    convex = tf.reduce_min(values) >= -zero
-    return DampedSpectrum(roots, vectors, tf.zeros_like(turned), turned, scale, dtype, convex)
+    return DampedSpectrum(roots, vectors, tf.zeros_like(turned), turned, scale, dtype, values)
 
 
 class DualLeastSquares:
@@ -102,9 +101,11 @@ class DualLeastSquares:
         self._residual = residual
         self._diagonal = curvature_diagonal
         self._rest = gradient_rest
-        self._squares = tf.reduce_sum(rows * rows)
         if curvature_diagonal is None:
             self._gram = tf.linalg.matmul(rows, rows, transpose_b=True)
+            self._squares = tf.linalg.trace(self._gram)
+        else:
+            self._squares = tf.reduce_sum(rows * rows)
 
     def solve(self, damping, gradient=None):
         """`Solution` of `(AᵀA + diag(h) + damping · I) x = Aᵀ b + r`, or of another gradient."""
@@ -116,35 +117,80 @@ class DualLeastSquares:
         least = _epsilon(A.dtype) * scale + _tiny(A.dtype)
         damping = tf.cast(damping, A.dtype)
         if self._diagonal is None:
-            inverse = 1 / tf.maximum(damping, least)
-            gram = self._gram * inverse
+            damped = tf.maximum(damping, least)
+            gram = self._gram / damped
         else:
-            inverse = 1 / tf.maximum(self._diagonal + damping, least)
-            gram = tf.linalg.matmul(A * inverse, A, transpose_b=True)
-        right = residual - tf.linalg.matvec(A, inverse * rest)
-        y = _solve_shifted(gram, right)
-        value = inverse * (rest + tf.linalg.matvec(A, y, transpose_a=True))
+            damped = tf.maximum(self._diagonal + damping, least)
+            gram = tf.linalg.matmul(A / damped, A, transpose_b=True)
+
+        def with_shares(shares_of, rest, residual):
+            y = shares_of(residual - tf.linalg.matvec(A, rest / damped))
+            return (rest + tf.linalg.matvec(A, y, transpose_a=True)) / damped
+
+        def by_cholesky():
+            solved = _shifted_cholesky(gram)
+            value = with_shares(solved, rest, residual)
+            # What rounding of `K` leaves undone; as much of that is left, which is its square.
+            left = residual - tf.linalg.matvec(A, value)
+            left = tf.linalg.matvec(A, left, transpose_a=True) + rest - damped * value
+            return value + with_shares(solved, left, tf.zeros_like(residual))
+
+        def by_eigenvalues():
+            return with_shares(_shifted_eigenvalues(gram), rest, residual)
+
+        value = tf.cond(_rounding_of(gram) < _VISIBLE, by_cholesky, by_eigenvalues)
         return direct_solution(value + 0 * scale)  # NaN where the squares overflow
 
+    def bend(self, vector):
+        """`⟨x, C x⟩`."""
+        bend = tf.reduce_sum(tf.linalg.matvec(self._rows, vector) ** 2)
+        if self._diagonal is None:
+            return bend
+        return bend + tf.reduce_sum(self._diagonal * vector**2)
 
-def _solve_shifted(gram, right):
-    """`(I + K)⁻¹` of a vector; by Cholesky where `K` leaves the 1 its digits."""
-    small = tf.linalg.trace(gram) * _epsilon(gram.dtype) < 1e-4
 
-    def by_cholesky():
-        diagonal = tf.linalg.diag_part(gram)
-        root = tf.linalg.cholesky(tf.linalg.set_diag(gram, 1 + diagonal))
-        return tf.linalg.cholesky_solve(root, right[:, None])[:, 0]
+#: Of the 1 in `I + K`: what the rounding of `K` may be for the directions that `K` does not see,
+#: along which the residual is taken to the weights uncurbed, to be told from the others.
+_VISIBLE = 0.03
 
-    def by_eigenvalues():
-        values, vectors = _eigh(gram)
-        turned = tf.linalg.matvec(vectors, right, transpose_a=True)
-        # Aᵀ takes the directions of the smallest eigenvalues to zero, up to rounding.
-        zero = values <= rounding(values)
+
+def _rounding_of(gram):
+    """A bound of what rounding may have made of a `K = B Bᵀ`, by the digits of its dtype."""
+    return _epsilon(gram.dtype) * tf.linalg.trace(gram)
+
+
+def _shifted_cholesky(gram):
+    """The function `(I + K)⁻¹` of vectors, to the rounding of `K`, by Cholesky.
+
+    In double precision. That rounding is added to the 1, for the matrix might else have negative
+    eigenvalues, for which kernels raise.
+    """
+    dtype = gram.dtype
+    noise = 4 * _double(_rounding_of(gram))
+    gram = _double(gram)
+    finite = tf.math.is_finite(noise)
+    gram = tf.where(finite, gram, tf.zeros_like(gram))
+    shifted = tf.linalg.diag_part(gram) + tf.where(finite, 1 + noise, tf.ones_like(noise))
+    root = tf.linalg.cholesky(tf.linalg.set_diag(gram, shifted))
+
+    def solved(vector):
+        y = tf.linalg.cholesky_solve(root, _double(vector)[:, None])[:, 0]
+        return tf.cast(y, dtype)
+
+    return solved
+
+
+def _shifted_eigenvalues(gram):
+    """The same, without the directions that `K` does not see: `Aᵀ` takes those to zero."""
+    values, vectors = _eigh(gram)
+    zero = values <= rounding(values)
+
+    def solved(vector):
+        turned = tf.linalg.matvec(vectors, vector, transpose_a=True)
         shares = tf.where(zero, tf.zeros_like(turned), turned / (1.0 + values))
         return tf.linalg.matvec(vectors, shares)
 
-    return tf.cond(small, by_cholesky, by_eigenvalues)
+    return solved
 
 
 class OnNests:
@@ -167,6 +213,10 @@ class OnNests:
     def length(self, vector):
         """As `DampedSpectrum.length`."""
         return self._system.length(nest.ravel(vector))
+
+    def bend(self, vector):
+        """`⟨x, C x⟩`."""
+        return self._system.bend(nest.ravel(vector))
 
     def __getattr__(self, name):
         return getattr(self._system, name)

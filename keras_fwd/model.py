@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.linear_map import LinearMap
 
 
 class Recorder(keras.StatelessScope):
@@ -93,6 +92,12 @@ class TrainingPass:
         ]
         return {"loss": loss, "outputs": leaves}
 
+    def leaves_at(self, values, x):
+        """The curvature leaves for other inputs, after a call for those of the batch."""
+        with Recorder(self.variables, values):
+            outputs = self.model(x, training=self.training)
+        return list(map(curvature_leaf, nest.flatten(outputs), self.losses))
+
     def loss_of_leaves(self, leaves):
         """The loss as a function of the curvature leaves, at fixed weights."""
         pairs = zip(leaves, nest.flatten(self.outputs), self.losses, strict=True)
@@ -122,32 +127,6 @@ class TrainingPass:
                 tracker.update_state(loss, sample_weight=tf.shape(nest.live(x)[0])[0])
             logs = self.model.compute_metrics(x, y, self.outputs, sample_weight=sample_weight)
         return logs, recorder
-
-
-def regularizer_curvature(variables, values):
-    """The diagonal Hessian of the weights' L1 and L2 regularizers: list like the values."""
-    pairs = zip(variables, values, strict=True)
-    return [tf.fill(tf.shape(v), tf.cast(_ridge(variable), v.dtype)) for variable, v in pairs]
-
-
-def with_regularizers(curvature, variables):
-    """A `LinearMap` on the weights, and the Hessian of their L1 and L2 regularizers added to it."""
-    ridges = [_ridge(variable) for variable in variables]
-    if not any(ridges):
-        return curvature
-
-    def product(vector):
-        triples = zip(curvature._mv(vector), ridges, vector, strict=True)
-        return [c + tf.cast(r, v.dtype) * v if r else c for c, r, v in triples]
-
-    return LinearMap(product, product, curvature.in_spec, curvature.out_spec)
-
-
-def _ridge(variable):
-    """`(l2 v²)''` for every entry `v`; L1 has none, and of other regularizers nothing is known."""
-    known = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
-    regularizer = variable.regularizer if isinstance(variable.regularizer, known) else None
-    return 2 * getattr(regularizer, "l2", 0.0)
 
 
 def loss_tracker(model):

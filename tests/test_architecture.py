@@ -77,6 +77,8 @@ FLOORS = {
     ],
     "the bridge to Keras": [
         "nested_layers",
+        "separable",
+        "weight_penalties",
         "model",
         "curvature",
         "fisher",
@@ -97,6 +99,7 @@ FLOORS = {
         "optimizers.graph_step",
         "optimizers.block_statistics",
         "optimizers.batch_preconditioner",
+        "optimizers.batch_jacobian",
         "optimizers.dense_system",
         "optimizers.trust_region",
         "optimizers.sub_batch",

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import curvature, model, nest
+from keras_fwd import curvature, model, nest, weight_penalties
 
 layers = keras.layers
 losses = keras.losses
@@ -550,6 +550,6 @@ def test_curvature_of_regularizers_is_that_of_their_l2_part():
         inputs=2,
     )
     variables = fn.trainable_variables
-    found = model.regularizer_curvature(variables, values(variables))
+    found = weight_penalties.diagonal(variables, values(variables))
     for entries, expected in zip(found, [0.6, 0.0, 0.4, 0.0], strict=True):
         np.testing.assert_allclose(entries, np.full(entries.shape, expected))

@@ -1,6 +1,6 @@
 """The curvature matrices of a model's loss by its weights, as linear maps."""
 
-from keras_fwd import curvature, double_gradient, nest
+from keras_fwd import curvature, double_gradient, nest, weight_penalties
 from keras_fwd import model as keras_model
 from keras_fwd.derivatives import hessian
 from keras_fwd.errors import ConfigurationError
@@ -36,7 +36,7 @@ def curvature_matrix(matrix, model_pass, values):
     G = J.T @ H @ J
     if matrix == "fisher":
         return G
-    return G + diagonal(keras_model.regularizer_curvature(model_pass.variables, values))
+    return G + diagonal(weight_penalties.diagonal(model_pass.variables, values))
 
 
 def _check_losses(matrix, model_pass, leaves):

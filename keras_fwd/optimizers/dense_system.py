@@ -4,9 +4,7 @@ import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, model, nest
 from keras_fwd.linear_map import rowwise
-
-#: Columns of the Jacobian computed at once.
-CHUNK = 128
+from keras_fwd.optimizers.batch_jacobian import batch_jacobian
 
 
 def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
@@ -22,15 +20,17 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
         scale: Variables like the weights: the largest norms of the columns seen so far, which
             follow; or empty for a system that is not scaled.
     """
-    columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
+    columns = batch_jacobian(model_pass, expansion)
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:
+        columns = _healthy(expansion, columns)
         curved = _healthy(expansion, _product(H, expansion.leaves, columns))
         matrix = tf.linalg.matmul(columns, curved, transpose_a=True) + tf.linalg.diag(ridge)
         gradient = _healthy(expansion, nest.ravel(expansion.gradient))
         norms = tf.sqrt(tf.maximum(tf.linalg.diag_part(matrix), 0.0))
         return least_squares.normal_equations(matrix, gradient, _largest(scale, norms))
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
+    rows = _healthy(expansion, rows)
     norms = _column_norms(rows)
     norms = tf.where(ridge > 0, tf.sqrt(norms**2 + ridge), norms)  # without, no square overflows
     largest = _largest(scale, norms)
@@ -39,7 +39,7 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
 
 def dual_system(model_pass, expansion, kinds, H, ridge):
     """The system of few residuals, of vectors; arguments as in `dense_system`."""
-    columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
+    columns = batch_jacobian(model_pass, expansion)
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
     plain = all(variable.regularizer is None for variable in model_pass.variables)
     ridge = None if plain else _healthy(expansion, nest.ravel(ridge))
@@ -49,8 +49,8 @@ def dual_system(model_pass, expansion, kinds, H, ridge):
 def _least_squares(model_pass, expansion, H, kinds, columns):
     """`A`, `b`, `r` with curvature `AᵀA` and gradient `Aᵀ b + r`."""
     rows = _rooted(H, kinds, expansion.leaves, columns)
-    parts = rows, *_residual_and_rest(H, kinds, expansion, model_pass)
-    return [_healthy(expansion, part) for part in parts]
+    parts = _residual_and_rest(H, kinds, expansion, model_pass)
+    return rows, *(_healthy(expansion, part) for part in parts)
 
 
 def _column_norms(rows):
@@ -139,6 +139,12 @@ def _residual_and_rest(H, kinds, expansion, model_pass):
             parts.append(zeros)
             outside.append(zeros)
     # The loss less the outputs that the residual stands for: these cancel inside one pullback.
-    rest = expansion.whole._transpose_mv({"loss": tf.ones_like(expansion.loss), "outputs": outside})
     dtype = nest.accumulator_dtype(expansion.gradient)
+    if model_pass.loss_is_of_outputs and set(kinds) == {"squares"}:
+        rest = [tf.zeros_like(g) for g in expansion.gradient]
+    elif model_pass.loss_is_of_outputs and "squares" not in kinds:
+        rest = expansion.gradient
+    else:
+        cotangents = {"loss": tf.ones_like(expansion.loss), "outputs": outside}
+        rest = expansion.whole._transpose_mv(cotangents)
     return nest.ravel(parts, dtype), nest.ravel(rest, dtype)

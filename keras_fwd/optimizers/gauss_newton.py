@@ -6,7 +6,7 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, model, nest, solvers
+from keras_fwd import curvature, least_squares, nest, solvers, weight_penalties
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
@@ -190,11 +190,11 @@ class GaussNewton(CurvatureOptimizer):
         kinds = loss_kinds(model_pass, expansion.leaves)
         seen, wide = self._seen(model_pass, expansion)
         H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
-        ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
+        ridge = weight_penalties.diagonal(model_pass.variables, expansion.values)
         shapes = [[variable.shape for variable in v] for v in (self._scale, model_pass.variables)]
         self._scale_fits = shapes[0] == shapes[1]
         J = wide.jacobian
-        expansion.curvature = model.with_regularizers(J.T @ H @ J, model_pass.variables)
+        expansion.curvature = weight_penalties.added_to(J.T @ H @ J, model_pass.variables)
         solver = self._choose(J, kinds)
         if solver == "cg":
             limits = self.solver_tolerance, self.max_solver_iterations
@@ -219,6 +219,13 @@ class GaussNewton(CurvatureOptimizer):
             if self.trusts_a_region:
                 self._start_radius(expansion)
         return least_squares.OnNests(system, J.in_spec)
+
+    def predicted_change(self, expansion, system, step):
+        """By the matrix, where there is one, else by products."""
+        if not isinstance(system, least_squares.OnNests):
+            return super().predicted_change(expansion, system, step)
+        linear = nest.dot(expansion.gradient, step)
+        return linear + tf.cast(system.bend(step), linear.dtype) / 2
 
     def _start_radius(self, expansion):
         """At first the region reaches as far as the origin of the weights."""

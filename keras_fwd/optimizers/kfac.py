@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_fwd import model, nest
+from keras_fwd import nest, weight_penalties
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import damping as control
@@ -189,7 +189,7 @@ class KFAC(KroneckerOptimizer):
         part = SubBatch(model_pass, expansion, self.curvature_batch)
         ridge = None
         if any(variable.regularizer is not None for variable in model_pass.variables):
-            ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
+            ridge = weight_penalties.diagonal(model_pass.variables, expansion.values)
         return Plane(part, ridge, expansion.gradient, vectors, tf.maximum(self.damping.value, 0.0))
 
     def _last(self):
