@@ -3,6 +3,8 @@
 import math
 import numbers
 
+import numpy as np
+
 from keras_fwd.errors import ConfigurationError
 
 
@@ -36,4 +38,12 @@ def check_count(call, argument, value, least=1, none=None, most=None):
         raise ConfigurationError(
             f"{call}: `{argument}` must be a whole number of at least {least}{otherwise}. "
             f"Received: {argument}={value!r}."
+        )
+
+
+def check_flag(call, argument, value):
+    """Raise `ConfigurationError` unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be True or False. Received: {argument}={value!r}."
         )

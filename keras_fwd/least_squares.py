@@ -148,6 +148,10 @@ class DualLeastSquares:
             return bend
         return bend + tf.reduce_sum(self._diagonal * vector**2)
 
+    def length(self, vector):
+        """`‖x‖`."""
+        return tf.norm(vector)
+
 
 #: Of the 1 in `I + K`: what the rounding of `K` may be for the directions that `K` does not see,
 #: along which the residual is taken to the weights uncurbed, to be told from the others.

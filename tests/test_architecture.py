@@ -101,6 +101,7 @@ FLOORS = {
         "optimizers.batch_preconditioner",
         "optimizers.batch_jacobian",
         "optimizers.dense_system",
+        "optimizers.geodesic",
         "optimizers.trust_region",
         "optimizers.sub_batch",
         "optimizers.gauss_newton",

@@ -103,6 +103,11 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         del expansion, system
         return nest.scale(-tf.cast(self.learning_rate, tf.float32), solution.value)
 
+    def curved(self, expansion, system, step, damping):
+        """The step as it is tried, from that of the quadratic model; and whether it is refused."""
+        del expansion, system, damping
+        return step, tf.constant(False)
+
     def trial_loss(self, model_pass, system, values):
         """The loss at other values of the weights, on this replica's share or a part of it."""
         del system

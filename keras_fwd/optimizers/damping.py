@@ -42,8 +42,8 @@ class Nielsen:
         }
 
     def solve(self, state):
-        """`Solution`, and what is needed to judge it: nothing."""
-        return self._system.solve(state["damping"]), ()
+        """`Solution`, its damping, and what is needed to judge it: nothing."""
+        return self._system.solve(state["damping"]), state["damping"], ()
 
     def nothing(self):
         """In the place of facts that are not needed."""

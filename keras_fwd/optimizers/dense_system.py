@@ -17,8 +17,8 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
         H: `LinearMap`, the Hessian of the loss in the leaves.
         ridge: Curvature of the weights' regularizers, a list like the weights.
         damping: About what the system will be solved with.
-        scale: Variables like the weights: the largest norms of the columns seen so far, which
-            follow; or empty for a system that is not scaled.
+        scale: Variables like the weights: the largest scales seen so far, which follow; or empty
+            for a system that is not scaled.
     """
     columns = batch_jacobian(model_pass, expansion)
     ridge = _healthy(expansion, nest.ravel(ridge))
@@ -61,14 +61,23 @@ def _column_norms(rows):
 
 
 def _largest(scale, norms):
-    """The largest norms seen, of this batch and of those before: `[n]`, or None without `scale`."""
+    """The largest scales seen, of this batch and of those before: `[n]`, or None without `scale`.
+
+    The entries of one variable have one scale, the root mean square of the norms of their columns,
+    for they have one unit. With a scale for each, those that hardly matter at present, as the
+    weights of a saturated neuron, would be free to go far away, and stay there.
+    """
     if not scale:
         return None
     values = [variable.value for variable in scale]
-    largest = tf.maximum(nest.ravel(values, norms.dtype), norms)
-    for variable, value in zip(scale, nest.unravel(largest, values), strict=True):
-        variable.assign(value)
-    return largest
+    parts = []
+    for variable, part in zip(scale, nest.unravel(norms, values), strict=True):
+        largest = tf.reduce_max(part)
+        unit = tf.where(largest > 0, largest, tf.ones_like(largest))  # no square overflows
+        shared = unit * tf.sqrt(tf.reduce_mean((part / unit) ** 2))
+        parts.append(tf.maximum(variable.value, tf.cast(shared, variable.dtype)))
+        variable.assign(parts[-1])
+    return nest.ravel(parts, norms.dtype)
 
 
 def loss_kinds(model_pass, leaves):

@@ -7,12 +7,13 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, nest, solvers, weight_penalties
-from keras_fwd.checks import check_count, check_number
+from keras_fwd.checks import check_count, check_flag, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
 from keras_fwd.optimizers.expansion import Expansion, to_leaves
+from keras_fwd.optimizers.geodesic import Geodesic, check_geodesic
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.precision import widened
 from keras_fwd.optimizers.sub_batch import SubBatch
@@ -41,8 +42,9 @@ class GaussNewton(CurvatureOptimizer):
     seeds and metrics as they were.
 
     With few weights `λ` is the least that keeps the step inside a trust region, `‖D d‖ ≤ Δ`, whose
-    radius follows the quality of the steps, and `D` holds the largest norms that the columns of the
-    Jacobian have had (Moré, as in MINPACK): the steps do not depend on the units of the weights.
+    radius follows the quality of the steps, and `D` holds, for each variable, the largest norm that
+    the columns of the Jacobian have had, in the root mean square over its entries (Moré, as in
+    MINPACK): the steps do not depend on the units of the variables.
 
     The total loss counts `model.losses`, weight regularizers, sample and class weights. L1 and L2
     regularizers are in the curvature too; other terms of `model.losses` are in the loss and its
@@ -81,6 +83,10 @@ class GaussNewton(CurvatureOptimizer):
             that only fits the part is rejected, or raises the damping. All examples are used where
             a part would not do: a loss that is no mean over examples, a fixed batch size, stateful
             layers.
+        geodesic: Whether each trial step is bent by half its geodesic acceleration, which follows
+            a curved valley in far fewer steps; refused where twice the acceleration is longer than
+            three quarters of the step. For `"mse"` with a direct solver. Default False. It serves
+            fits to many digits best, and then with a `damping` like 1e-3.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
@@ -96,7 +102,8 @@ class GaussNewton(CurvatureOptimizer):
 
     References:
         Marquardt, J. SIAM 11 (1963); Moré, The Levenberg-Marquardt algorithm: implementation and
-        theory, Lecture Notes in Mathematics 630 (1978); Nielsen, IMM-REP-1999-05 (1999); Martens,
+        theory, Lecture Notes in Mathematics 630 (1978); Nielsen, IMM-REP-1999-05 (1999); Transtrum
+        and Sethna, arXiv:1201.5885 (2012); Martens,
         Deep learning via Hessian-free optimization, ICML (2010); Schraudolph, Neural Computation 14
         (2002).
 
@@ -125,6 +132,7 @@ class GaussNewton(CurvatureOptimizer):
         max_trials=8,
         name="gauss_newton",
         curvature_batch=None,
+        geodesic=False,
     ):
         auto = isinstance(damping, str) and damping == "auto"
         super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
@@ -150,6 +158,8 @@ class GaussNewton(CurvatureOptimizer):
             _check_iterative("curvature_batch", curvature_batch, solver)
             curvature_batch = int(curvature_batch)
         self.curvature_batch = curvature_batch
+        check_flag("GaussNewton", "geodesic", geodesic)
+        self.geodesic = bool(geodesic)
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
@@ -196,6 +206,8 @@ class GaussNewton(CurvatureOptimizer):
         J = wide.jacobian
         expansion.curvature = weight_penalties.added_to(J.T @ H @ J, model_pass.variables)
         solver = self._choose(J, kinds)
+        if self.geodesic:
+            check_geodesic(kinds, solver, expansion.leaves)
         if solver == "cg":
             limits = self.solver_tolerance, self.max_solver_iterations
             if self.preconditioner is not None:
@@ -218,11 +230,18 @@ class GaussNewton(CurvatureOptimizer):
             system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
             if self.trusts_a_region:
                 self._start_radius(expansion)
-        return least_squares.OnNests(system, J.in_spec)
+        system = least_squares.OnNests(system, J.in_spec)
+        return Geodesic(system, model_pass, expansion, H) if self.geodesic else system
+
+    def curved(self, expansion, system, step, damping):
+        """With the acceleration, if it is asked for."""
+        if not self.geodesic:
+            return super().curved(expansion, system, step, damping)
+        return system.curved(step, damping)
 
     def predicted_change(self, expansion, system, step):
         """By the matrix, where there is one, else by products."""
-        if not isinstance(system, least_squares.OnNests):
+        if not isinstance(system, least_squares.OnNests | Geodesic):
             return super().predicted_change(expansion, system, step)
         linear = nest.dot(expansion.gradient, step)
         return linear + tf.cast(system.bend(step), linear.dtype) / 2
@@ -272,6 +291,7 @@ class GaussNewton(CurvatureOptimizer):
             "solver_tolerance": self.solver_tolerance,
             "preconditioner": self.preconditioner,
             "curvature_batch": self.curvature_batch,
+            "geodesic": self.geodesic,
         }
 
 

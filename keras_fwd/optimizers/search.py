@@ -78,6 +78,7 @@ class Search:
             "after": tf.zeros_like(self._expansion.loss),
             "beyond": tf.zeros_like(self._expansion.loss),
             "predicted": tf.zeros([], nest.accumulator_dtype(values)),
+            "bent": tf.constant(False),
             "iterations": tf.constant(0),
             "facts": self._control.nothing(),
             "solved": tf.constant(True),
@@ -117,14 +118,17 @@ class Search:
 
     def _propose(self, control):
         """New weights and the loss there: of this replica's share of the batch."""
-        solution, facts = self._control.solve(control)
+        solution, damping, facts = self._control.solve(control)
         step = self._optimizer.step(self._expansion, self._system, solution)
+        predicted = -self._optimizer.predicted_change(self._expansion, self._system, step)
+        step, bent = self._optimizer.curved(self._expansion, self._system, step, damping)
         values = self._optimizer.moved(self._pass, self._expansion, step)
         return {
             "values": values,
             "after": self._optimizer.trial_loss(self._pass, self._system, values),
             "beyond": self._optimizer.beyond_trial(self._expansion, self._system),
-            "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
+            "predicted": predicted,
+            "bent": bent,
             "iterations": solution.iterations,
             "facts": facts,
             "solved": tf.not_equal(solution.status, int(Status.NOT_FINITE)),
@@ -143,6 +147,7 @@ class Search:
         after += proposal["beyond"]
         first = tf.equal(state["trials"], 0)
         ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"], first)
+        ratio = tf.where(proposal["bent"], tf.minimum(ratio, 0), ratio)
         solved = proposal["solved"] & nest.all_finite(values)
         accepted = (ratio > control.ACCEPT) & solved
         before = self._expansion.loss

@@ -27,12 +27,12 @@ class TrustRegion:
         return {name: tf.identity(variable.value) for name, variable in self.variables.items()}
 
     def solve(self, state):
-        """`Solution` within the radius, and what is needed to judge it."""
+        """`Solution` within the radius, its damping, and what is needed to judge it."""
         radius, rate = state["radius"], tf.cast(self._rate, state["radius"].dtype)
         damping = self._system.within(tf.math.divide_no_nan(radius, rate))
         solution = self._system.solve(damping)
         facts = self._system.length(solution.value) * rate, -self._system.slope(damping) * rate
-        return solution, (damping, *facts)
+        return solution, damping, (damping, *facts)
 
     def nothing(self):
         """In the place of facts that are not needed."""
