@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import double_gradient, nest
 from keras_fwd.errors import ConfigurationError
 
 
@@ -91,6 +91,10 @@ class TrainingPass:
             for leaf, loss in zip(nest.flatten(outputs), self.losses, strict=True)
         ]
         return {"loss": loss, "outputs": leaves}
+
+    def linearization(self, values):
+        """The forward pass at these values, and the Jacobian there, as a `LinearMap`."""
+        return double_gradient.linearization("linearize", self, values)
 
     def loss_of_leaves(self, leaves):
         """The loss as a function of the curvature leaves, at fixed weights."""

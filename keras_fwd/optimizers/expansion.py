@@ -38,8 +38,7 @@ class Expansion:
         self.whole: Any = None
         self.jacobian: Any = None
         if pushforwards:
-            call = "linearize"
-            self.forward, J = double_gradient.linearization(call, model_pass, self.values)
+            self.forward, J = model_pass.linearization(self.values)
             self.whole = J
             self.jacobian = to_leaves(J)
         else:

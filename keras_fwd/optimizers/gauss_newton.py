@@ -10,6 +10,7 @@ from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, loss_kinds
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
 
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
@@ -21,7 +22,7 @@ _PRECONDITIONERS = ("kfac",)
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
-class GaussNewton(CurvatureOptimizer):
+class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     """Damped Gauss-Newton with Levenberg-Marquardt control, in stock `compile` and `fit`.
 
     The direction solves `(Jᵀ H J + λ I) d = g`, with `J` the Jacobian of the outputs (of the

@@ -12,10 +12,10 @@ from keras_fwd.optimizers import damping as control
 class Search:
     """The trials of one batch; all of it tensors.
 
-    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `damping` and
-    the `growth` that the optimizer goes on with, the `ratio` of the last trial, `iterations` of the
-    solver, and whether the weights of the last trial were finite (`solved`). If the optimizer
-    `measures_progress`, also the `Progress` of the trials.
+    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `loss` there,
+    the `damping` and the `growth` that the optimizer goes on with, the `ratio` of the last trial,
+    `iterations` of the solver, and whether the weights of the last trial were finite (`solved`). If
+    the optimizer `measures_progress`, also the `Progress` of the trials.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -79,7 +79,9 @@ class Search:
     def unjudged(self):
         """The step with the present damping, taken as it is."""
         optimizer, expansion = self._optimizer, self._expansion
-        step = optimizer.step(expansion, self._system, self._system.solve(optimizer.damping.value))
+        step = optimizer.step_from(
+            expansion, self._system, self._system.solve(optimizer.damping.value)
+        )
         values = optimizer.moved(self._pass, expansion, step)
         good = expansion.finite & nest.all_finite(values)
         keep = functools.partial(tf.where, good)
@@ -103,6 +105,7 @@ class Search:
             "accepted": tf.constant(False),
             "solved": tf.constant(True),
             "values": self._expansion.values,
+            "loss": self._expansion.loss,
             # A batch without a finite loss is not tried at all: only the damping rises.
             "damping": tf.where(finite, damping, raised),
             "growth": tf.where(finite, growth, grown),
@@ -113,7 +116,7 @@ class Search:
     def _propose(self, damping):
         """New weights and the loss there: of this replica's share of the batch."""
         solution = self._system.solve(damping)
-        step = self._optimizer.step(self._expansion, self._system, solution)
+        step = self._optimizer.step_from(self._expansion, self._system, solution)
         values = self._optimizer.moved(self._pass, self._expansion, step)
         return {
             "values": values,
@@ -145,6 +148,7 @@ class Search:
             "accepted": accepted,
             "solved": solved,
             "values": nest.map_live(keep, values, self._expansion.values),
+            "loss": keep(after, self._expansion.loss),
             "damping": damping,
             "growth": growth,
             "ratio": tf.cast(ratio, tf.float32),
