@@ -177,7 +177,7 @@ HARD = {
         1e-20,
     ),
     "a batch of one": ((net, X[:1], Y[:1]), {}, ZERO_RESIDUAL, 1e-20),
-    "residuals of 1e100": ((line, X, 1e100 * Y), {}, (LOSS,), 0.1),
+    "residuals of 1e100": ((line, X, 1e100 * Y), {}, (LOSS,), 0.12),
     "not convex": ((net, X, Y, welsch), {}, (LOSS,), 0.05),
     "separable classes": (
         (lambda: net(2, "sigmoid"), X, (X[:, :1] > 0) * 1.0, "binary_crossentropy"),
@@ -189,7 +189,13 @@ HARD = {
 }
 
 
-@pytest.mark.parametrize("name", HARD)
+FAST = {"a linear model", "a weight without effect", "constant targets", "a wrong gradient"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in HARD],
+)
 def test_hard_problems_end_with_the_status_that_fits(name):
     arguments, options, statuses, bound = HARD[name]
     keras.utils.set_random_seed(0)
@@ -208,7 +214,7 @@ def test_hard_problems_end_with_the_status_that_fits(name):
 
 @pytest.mark.parametrize(
     ("x", "y"),
-    [(X, 1e200 * Y), (1e200 * X, Y), (np.where(X == X.max(), np.nan, X), Y)],
+    [(X, 1e200 * Y), (1e200 * X, Y), (np.where(np.arange(40).reshape(20, 2) == 7, np.nan, X), Y)],
     ids=range(3),
 )
 def test_data_that_is_not_finite_or_overflows_is_named_and_the_weights_stay(x, y):
@@ -222,17 +228,16 @@ def test_data_that_is_not_finite_or_overflows_is_named_and_the_weights_stay(x, y
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_direction_that_is_not_finite_stops_with_its_status():
+@pytest.mark.parametrize("solver", ["dense", "cg", "dual"])
+def test_a_direction_that_is_not_finite_stops_with_its_status(solver):
     # The loss and its gradient are finite, the squares of the Jacobian are not.
-    def tiny(y, p):
-        return tf.reduce_mean(1e-200 * (y - p) ** 2, axis=-1)
-
     model = line()
     model.set_weights([np.zeros((2, 1)), np.zeros(1)])
-    optimizer = {"solver": "cg", "damping": 1e300}
-    model, stop, epochs = trained(lambda: model, 1e200 * X, Y, tiny, optimizer=optimizer)
-    assert stop.status in (StepStatus.SOLUTION_NOT_FINITE, StepStatus.NO_PROGRESS) and epochs < 9
-    assert all(np.isfinite(w).all() for w in model.get_weights())
+    optimizer = {"solver": solver}
+    _, stop, epochs = trained(lambda: model, 1e200 * X, Y, optimizer=optimizer)
+    assert stop.status == StepStatus.SOLUTION_NOT_FINITE and epochs == 2
+    for w in model.get_weights():
+        np.testing.assert_array_equal(w, 0 * w)
 
 
 # --- the callback --------------------------------------------------------------------------------
@@ -334,5 +339,5 @@ def test_arguments_that_cannot_work_are_refused(arguments, message):
 def test_other_optimizers_are_refused(optimizer):
     model = line()
     model.compile(optimizer=optimizer, loss="mse")
-    with pytest.raises(keras_fwd.ConfigurationError, match="compiled with keras_fwd[.]Gauss"):
+    with pytest.raises(keras_fwd.ConfigurationError, match="must be compiled with"):
         model.fit(X, Y, verbose=0, callbacks=[LeastSquaresStop()])

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_fwd import nest
 from keras_fwd.optimizers import convergence, replicas
 from keras_fwd.optimizers import damping as control
+from keras_fwd.solvers import Status
 
 
 class Search:
@@ -14,8 +15,8 @@ class Search:
 
     What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `loss` there,
     the `damping` and the `growth` that the optimizer goes on with, the `ratio` of the last trial,
-    `iterations` of the solver, and whether the weights of the last trial were finite (`solved`). If
-    the optimizer `measures_progress`, also the `Progress` of the trials.
+    `iterations` of the solver, and whether the last trial's solution was finite (`solved`). If the
+    optimizer `measures_progress`, also the `Progress` of the trials.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -73,6 +74,7 @@ class Search:
             "beyond": tf.zeros_like(self._expansion.loss),
             "predicted": tf.zeros([], nest.accumulator_dtype(values)),
             "iterations": tf.constant(0),
+            "solved": tf.constant(True),
             **self._slope(values),
         }
 
@@ -124,6 +126,7 @@ class Search:
             "beyond": self._optimizer.beyond_trial(self._expansion, self._system),
             "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
             "iterations": solution.iterations,
+            "solved": tf.not_equal(solution.status, int(Status.NOT_FINITE)),
             **self._slope(step),
         }
 
@@ -138,7 +141,7 @@ class Search:
         values = proposal["values"]
         after += proposal["beyond"]
         ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"])
-        solved = nest.all_finite(values)
+        solved = proposal["solved"] & nest.all_finite(values)
         accepted = (ratio > control.ACCEPT) & solved
         damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
         keep = functools.partial(tf.where, accepted)
