@@ -51,7 +51,8 @@ class LeastSquaresStop(keras.callbacks.Callback):
             number.
         restore_best_weights: Whether the model ends with its weights from the end of the epoch with
             the lowest `loss` in the logs; of epochs that are equal, the last. Default True. With
-            one batch an epoch and no random layers these are always the last weights.
+            one batch an epoch and no random layers these are always the last weights. With
+            `EarlyStopping(restore_best_weights=True)` on validation data, say False here.
         verbose: 1 prints one line when training stops; default 0.
 
     Raises:

@@ -17,6 +17,7 @@ from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.model import Recorder, TrainingPass, loss_tracker
 from keras_fwd.optimizers import hook, loss_scale, replicas
 from keras_fwd.optimizers.convergence import LastStep
+from keras_fwd.optimizers.damping import Nielsen
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.search import Search
 from keras_fwd.optimizers.training_checks import check_replicas, check_training
@@ -111,6 +112,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """What the trial's loss leaves out of the batch's, for the step solved for last."""
         del system
         return tf.zeros_like(expansion.loss)
+
+    def control(self, system):
+        """What governs the length of the steps on a batch."""
+        return Nielsen(self.damping, self._growth, system)
 
     def next_damping(self, expansion, search):
         """The damping of the next step, from how the trials of this one went."""
@@ -216,7 +221,9 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         self.damping.assign(self.next_damping(expansion, search))
         self.take_step(model_pass, expansion, search)
         recorder.commit(search["accepted"])
-        self._growth.assign(search["growth"])
+        for name, variable in self.control(system).variables.items():
+            if name in search and variable is not self.damping:
+                variable.assign(search[name])
         self._watch.update(model_pass, expansion)
         self._record.update(expansion, search)
         self._iterations.assign_add(1)

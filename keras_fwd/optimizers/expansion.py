@@ -24,6 +24,7 @@ class Expansion:
         curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
         mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
+        overflowed: Boolean scalar: only the gradient is not finite, and it was scaled.
         forward: The forward pass itself, a `keras_fwd.passes.Forward`.
 
     Args:
@@ -38,7 +39,7 @@ class Expansion:
         self.whole: Any = None
         self.jacobian: Any = None
         if pushforwards:
-            self.forward, J = model_pass.linearization(self.values)
+            self.forward, J = _linearization(model_pass, self.values)
             self.whole = J
             self.jacobian = to_leaves(J)
         else:
@@ -52,6 +53,8 @@ class Expansion:
             gradient = nest.scale(1 / scale, gradient)
         self.loss, *self.gradient = replicas.sums([self.loss, *gradient])
         self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
+        overflow = tf.math.is_finite(self.loss) & ~self.finite
+        self.overflowed = tf.constant(False) if scale is None else overflow
         self.curvature = None
         self.mean_eigenvalue: Any = None
 
@@ -59,6 +62,14 @@ class Expansion:
         """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
         linear = nest.dot(self.gradient, step)
         return linear + nest.dot(step, self.curvature._mv(step)) / 2
+
+
+def _linearization(model_pass, values):
+    """The forward pass, and its Jacobian: by a way of the pass's own, or by calling it."""
+    own = getattr(model_pass, "linearization", None)
+    if own is not None:
+        return own(values)
+    return double_gradient.linearization("linearize", model_pass, values)
 
 
 def to_leaves(J):

@@ -14,9 +14,9 @@ class Search:
     """The trials of one batch; all of it tensors.
 
     What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `loss` there,
-    the `damping` and the `growth` that the optimizer goes on with, the `ratio` of the last trial,
-    `iterations` of the solver, and whether the last trial's solution was finite (`solved`). If the
-    optimizer `measures_progress`, also the `Progress` of the trials.
+    the `ratio` of the last trial, `iterations` of the solver, whether the last trial's solution was
+    finite (`solved`), and the state of the optimizer's control (the `damping`, for one) that it
+    goes on with. If the optimizer `measures_progress`, also the `Progress` of the trials.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -30,6 +30,7 @@ class Search:
         self._pass = model_pass
         self._expansion = expansion
         self._system = system
+        self._control = optimizer.control(system)
 
     def judged(self):
         """The first step that lowers the loss enough."""
@@ -42,7 +43,7 @@ class Search:
             return self._judged_by_all(needed)
 
         def trial(state):
-            proposal = self._propose(state["damping"])
+            proposal = self._propose(self._control_of(state))
             return (self._judge(state, proposal, proposal["after"]),)
 
         (final,) = tf.while_loop(needed, trial, (self._start(),))
@@ -51,12 +52,16 @@ class Search:
     def _judged_by_all(self, needed):
         """As `judged`, in several replicas: no loop, for the loss of a trial is a sum over them."""
         function = tf.function(self._propose, autograph=False)  # traced once for all trials
-        damping = self._optimizer.damping.value
-        propose = function.get_concrete_function(tf.TensorSpec(damping.shape, damping.dtype))
+        specs = {
+            name: tf.TensorSpec(variable.shape, variable.dtype)
+            for name, variable in self._control.variables.items()
+        }
+        propose = function.get_concrete_function(specs)
 
         def trial(state):
             more = needed(state)
-            proposal = tf.cond(more, lambda: propose(state["damping"]), self._nothing)
+            held = self._control_of(state)
+            proposal = tf.cond(more, lambda: propose(held), self._nothing)
             (after,) = replicas.sums([proposal["after"]])
             return tf.cond(more, lambda: self._judge(state, proposal, after), lambda: state)
 
@@ -74,6 +79,7 @@ class Search:
             "beyond": tf.zeros_like(self._expansion.loss),
             "predicted": tf.zeros([], nest.accumulator_dtype(values)),
             "iterations": tf.constant(0),
+            "facts": self._control.nothing(),
             "solved": tf.constant(True),
             **self._slope(values),
         }
@@ -90,17 +96,13 @@ class Search:
         return {
             "accepted": good,
             "values": nest.map_live(keep, values, expansion.values),
-            "growth": tf.identity(optimizer._growth.value),
         }
 
     def _start(self):
-        damping = tf.identity(self._optimizer.damping.value)
-        growth = tf.identity(self._optimizer._growth.value)
-        raised, grown = control.adapt(damping, growth, -1.0, tf.constant(False))
-        finite = self._expansion.finite
         measured = {}
         if self._optimizer.measures_progress:
             measured["progress"] = convergence.Progress(*map(tf.constant, convergence.UNTRIED))
+        sound = self._expansion.finite | self._expansion.overflowed
         return {
             **measured,
             "trials": tf.constant(0),
@@ -108,16 +110,17 @@ class Search:
             "solved": tf.constant(True),
             "values": self._expansion.values,
             "loss": self._expansion.loss,
-            # A batch without a finite loss is not tried at all: only the damping rises.
-            "damping": tf.where(finite, damping, raised),
-            "growth": tf.where(finite, growth, grown),
             "ratio": tf.constant(-float("inf")),
             "iterations": tf.constant(0),
+            **self._control.start(sound),
         }
 
-    def _propose(self, damping):
+    def _control_of(self, state):
+        return {name: state[name] for name in self._control.variables}
+
+    def _propose(self, control):
         """New weights and the loss there: of this replica's share of the batch."""
-        solution = self._system.solve(damping)
+        solution, facts = self._control.solve(control)
         step = self._optimizer.step_from(self._expansion, self._system, solution)
         values = self._optimizer.moved(self._pass, self._expansion, step)
         return {
@@ -126,6 +129,7 @@ class Search:
             "beyond": self._optimizer.beyond_trial(self._expansion, self._system),
             "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
             "iterations": solution.iterations,
+            "facts": facts,
             "solved": tf.not_equal(solution.status, int(Status.NOT_FINITE)),
             **self._slope(step),
         }
@@ -140,10 +144,12 @@ class Search:
         """The state after a trial, from the loss `after` it."""
         values = proposal["values"]
         after += proposal["beyond"]
-        ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"])
+        first = tf.equal(state["trials"], 0)
+        ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"], first)
         solved = proposal["solved"] & nest.all_finite(values)
         accepted = (ratio > control.ACCEPT) & solved
-        damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
+        before = self._expansion.loss
+        following = self._control.next(state, proposal["facts"], ratio, accepted, before, after)
         keep = functools.partial(tf.where, accepted)
         return {
             **self._progress(state, proposal, after, ratio),
@@ -152,8 +158,7 @@ class Search:
             "solved": solved,
             "values": nest.map_live(keep, values, self._expansion.values),
             "loss": keep(after, self._expansion.loss),
-            "damping": damping,
-            "growth": growth,
+            **following,
             "ratio": tf.cast(ratio, tf.float32),
             "iterations": state["iterations"] + proposal["iterations"],
         }
