@@ -2,6 +2,9 @@
 
 import tensorflow as tf
 
+from keras_fwd.linear_map import LinearMap
+from keras_fwd.optimizers.expansion import to_leaves
+
 #: How far beyond an entry is looked, relative to it.
 _PROBE = 1e-3
 
@@ -24,6 +27,49 @@ def free_entries(variables, values, gradient):
         172 (2004); Bertsekas, Projected Newton methods, SIAM J. Control Optim. 20 (1982).
     """
     return list(map(_free, variables, values, gradient))
+
+
+def restrict(expansion, variables):
+    """Leave the entries that stay at their bounds out of an `Expansion`, in place.
+
+    Returns:
+        Function that leaves them out of another `LinearMap` from the variables too.
+    """
+    if all(variable.constraint is None for variable in variables):
+        return lambda J: J
+    free = free_entries(variables, expansion.values, expansion.gradient)
+    expansion.gradient = _masked(free, expansion.gradient)
+
+    def restricted(J):
+        return LinearMap(
+            lambda tangents: J._mv(_masked(free, tangents)),
+            lambda cotangents: _masked(free, J._transpose_mv(cotangents)),
+            J.in_spec,
+            J.out_spec,
+        )
+
+    expansion.whole = restricted(expansion.whole)
+    expansion.jacobian = to_leaves(expansion.whole)
+    return restricted
+
+
+def taken(variables, values, step, moved):
+    """The step that was taken in the place of `step`, which constraints cut short to `moved`."""
+    return [
+        s if variable.constraint is None else tf.where(tf.equal(m, v + s), s, m - v)
+        for variable, v, s, m in zip(variables, values, step, moved, strict=True)
+    ]
+
+
+def project(variables):
+    """Give variables outside of their constraints the nearest values inside, in eager code."""
+    for variable in variables:
+        if variable.constraint is not None:
+            variable.assign(variable.constraint(tf.convert_to_tensor(variable.value)))
+
+
+def _masked(free, vector):
+    return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in zip(free, vector, strict=True)]
 
 
 def _free(variable, value, slope):

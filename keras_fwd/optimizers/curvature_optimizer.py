@@ -139,6 +139,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         pairs = zip(model_pass.variables, nest.add(expansion.values, step), strict=True)
         return [value if v.constraint is None else v.constraint(value) for v, value in pairs]
 
+    def taken(self, model_pass, expansion, step, values):
+        """The step that the loss is predicted for, where constraints led to these values."""
+        return step
+
     def _average_weights(self):
         """As `keras.optimizers.Optimizer` does after its own steps."""
         variables = self._trainable_variables

@@ -4,11 +4,11 @@ import copy
 import math
 
 import keras
-import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, model, nest, solvers
+from keras_fwd import curvature, least_squares, model, solvers
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers import bounds
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
@@ -16,8 +16,9 @@ from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.precision import widened
 from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
+from keras_fwd.optimizers.residual_pass import ResidualPass
 from keras_fwd.optimizers.sub_batch import SubBatch
-from keras_fwd.optimizers.trust_region import TrustRegion
+from keras_fwd.optimizers.trust_region import Region, TrustRegion
 
 #: The damping of the first step, where the radius of a trust region does not tell it.
 START_DAMPING = 1e-3
@@ -144,8 +145,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         self._given_damping = "auto" if auto else self.initial_damping
         unknown = keras.initializers.Constant(-1.0)
         self._radius = self.add_variable((), unknown, "float64", name="radius")
-        self._scale = []
-        self._scale_fits = True
+        self._own = self._region = None  # the region of `fit`, and that of the present batch
         if curvature_batch is not None:
             check_count("GaussNewton", "curvature_batch", curvature_batch)
             _check_iterative("curvature_batch", curvature_batch, solver)
@@ -159,32 +159,48 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
-    @property
-    def trusts_a_region(self):
-        """Whether the length of the steps is governed by a radius, else by the damping.
-
-        A second model that shares the optimizer shares its damping, but has no norms of columns.
-        """
-        return bool(self._scale) and self._scale_fits
+    def trusts_a_region(self, variables):
+        """Whether the length of steps in variables is governed by a radius, else by the damping."""
+        few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
+        few = few and self.curvature_batch is None
+        dense = self.solver == "dense" or (self.solver == "auto" and few)
+        return dense and self._given_damping == "auto"
 
     def build(self, variables):
         """Make the state: with the dense solver, also the largest norms of columns seen so far."""
         super().build(variables)
-        few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
-        few = few and self.curvature_batch is None
-        dense = self.solver == "dense" or (self.solver == "auto" and few)
-        if dense and self._given_damping == "auto":
-            self._scale = [self.add_variable_from_reference(v, "scale") for v in variables]
+        if self.trusts_a_region(variables):
+            scale = [self.add_variable_from_reference(v, "scale") for v in variables]
+            self._own = Region(self._radius, scale)
+
+    def _region_of(self, model_pass):
+        """The `Region` of a batch, or None for Nielsen's rule.
+
+        A second model that shares the optimizer shares its damping, but has no norms of columns.
+        """
+        variables = model_pass.variables
+        if isinstance(model_pass, ResidualPass):
+            return self.regions.of(variables) if self.trusts_a_region(variables) else None
+        return self._own if self._own is not None and self._own.fits(variables) else None
 
     def control(self, system):
         """A trust region if the solver is dense and `damping="auto"`, else Nielsen's rule."""
-        if self.trusts_a_region:
-            return TrustRegion(self.damping, self._radius, system, self.learning_rate)
+        if self._region is not None:
+            return TrustRegion(self.damping, self._region.radius, system, self.learning_rate)
         return super().control(system)
 
     def expansion(self, model_pass):
-        """As `CurvatureOptimizer.expansion`, the gradient scaled on its way back."""
-        return Expansion(model_pass, scale=model_pass.loss_scale)
+        """As `CurvatureOptimizer.expansion`: scaled on its way back, of the entries that may move.
+
+        Those at their bounds, where the descent would go beyond, stay.
+        """
+        expansion = Expansion(model_pass, scale=model_pass.loss_scale)
+        self._restricted = bounds.restrict(expansion, model_pass.variables)
+        return expansion
+
+    def taken(self, model_pass, expansion, step, values):
+        """The step to these values."""
+        return bounds.taken(model_pass.variables, expansion.values, step, values)
 
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
@@ -192,8 +208,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         seen, wide = self._seen(model_pass, expansion)
         H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
-        shapes = [[variable.shape for variable in v] for v in (self._scale, model_pass.variables)]
-        self._scale_fits = shapes[0] == shapes[1]
+        region = self._region = self._region_of(model_pass)
         J = wide.jacobian
         expansion.curvature = model.with_regularizers(J.T @ H @ J, model_pass.variables)
         solver = self._choose(J, kinds)
@@ -214,20 +229,12 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         if solver == "dual":
             system = dual_system(model_pass, wide, kinds, H, ridge)
         else:
-            scale = self._scale if self.trusts_a_region else ()
+            scale = () if region is None else region.scale
             damping = self.damping.value
             system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
-            if self.trusts_a_region:
-                self._start_radius(expansion)
+            if region is not None:
+                region.start(expansion.values, expansion.finite)
         return least_squares.OnNests(system, J.in_spec)
-
-    def _start_radius(self, expansion):
-        """At first the region reaches as far as the origin of the weights."""
-        scaled = nest.map_live(tf.multiply, [v.value for v in self._scale], expansion.values)
-        length = tf.cast(nest.norm(scaled), self._radius.dtype)
-        start = tf.where(length > 0, length, tf.ones_like(length))
-        unknown = (self._radius.value < 0) & expansion.finite
-        self._radius.assign(tf.where(unknown, start, self._radius.value))
 
     def _seen(self, model_pass, expansion):
         """The pass that the curvature is taken from, and its expansion in single precision."""
@@ -235,8 +242,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             return model_pass, widened(expansion, model_pass.loss_scale)
         part = SubBatch(model_pass, expansion, self.curvature_batch)
         seen = copy.copy(expansion)
-        seen.leaves, seen.whole = part.leaves, part.jacobian
-        seen.jacobian = to_leaves(part.jacobian)
+        seen.leaves, seen.whole = part.leaves, self._restricted(part.jacobian)
+        seen.jacobian = to_leaves(seen.whole)
         return part.model_pass, widened(seen, model_pass.loss_scale)
 
     def _choose(self, J, kinds):

@@ -28,7 +28,7 @@ class MinimizeResult(NamedTuple):
 
 
 def run(optimizer, take_step, max_steps, tolerances, callback, verbose):
-    """The loop, from the optimizer's initial damping; returns a `MinimizeResult`.
+    """The loop; returns a `MinimizeResult`.
 
     Args:
         optimizer: A `GaussNewton`.
@@ -40,8 +40,6 @@ def run(optimizer, take_step, max_steps, tolerances, callback, verbose):
     """
     before = optimizer.tolerances.numpy()
     optimizer.tolerances.assign([FROM_DTYPE if bound is None else bound for bound in tolerances])
-    optimizer.damping.assign(optimizer.initial_damping)
-    optimizer._growth.assign(2.0)
     try:
         result = _steps(optimizer, take_step, max_steps, callback, verbose)
     finally:

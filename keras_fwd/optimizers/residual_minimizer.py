@@ -8,10 +8,11 @@ import tensorflow as tf
 from keras_fwd import functional, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers import minimization
+from keras_fwd.optimizers import bounds, minimization
 from keras_fwd.optimizers.residual_pass import CALL, ResidualPass, variables_of
 from keras_fwd.optimizers.residual_steps import ResidualSteps
 from keras_fwd.optimizers.training_checks import check_replicas
+from keras_fwd.optimizers.trust_region import Regions
 
 _REDUCTIONS = ("sum", "mean")
 
@@ -22,8 +23,17 @@ class ResidualMinimizer:
     damping: Any
     advance: Any
     step_logs: Any
+    _growth: Any
     #: The compiled steps of calls in eager code, made when they are asked for.
     _residual_steps: ResidualSteps | None = None
+    _regions: Regions | None = None
+
+    @property
+    def regions(self):
+        """The trust regions of problems without a model."""
+        if self._regions is None:
+            self._regions = Regions()
+        return self._regions
 
     def step(
         self,
@@ -161,8 +171,9 @@ class ResidualMinimizer:
     ):
         """Steps on the sum of squares of residuals until one of MINPACK's tests is met.
 
-        Each call starts with the optimizer's initial damping. The variables hold the best values
-        found, the last ones: a step is only taken if it lowers the loss.
+        Each call starts anew: with the initial damping, and nothing known of the problem. Variables
+        outside of their `constraint` are brought inside first. They hold the best values found, the
+        last ones: a step is only taken if it lowers the loss.
 
         Args:
             residual_fn: As in `step`.
@@ -220,8 +231,17 @@ class ResidualMinimizer:
         def take_step():
             return self.step(*arguments)
 
-        bounds = list(tolerances.values())
-        return minimization.run(self, take_step, max_steps, bounds, callback, verbose)
+        self._check(residual_fn, weights, reduction)
+        found = variables_of(variables)
+        bounds.project(found)
+        self._start_anew(found)
+        limits = list(tolerances.values())
+        return minimization.run(self, take_step, max_steps, limits, callback, verbose)
+
+    def _start_anew(self, variables):
+        self.damping.assign(self.initial_damping)
+        self._growth.assign(2.0)
+        self.regions.renew(variables)
 
 
 def _check_weights(weights):

@@ -7,9 +7,7 @@ import tensorflow as tf
 
 from keras_fwd import double_gradient, functional, nest
 from keras_fwd.errors import ConfigurationError, StructureError
-from keras_fwd.linear_map import LinearMap
 from keras_fwd.model import Recorder
-from keras_fwd.optimizers import bounds
 
 #: Of messages.
 CALL = "GaussNewton"
@@ -23,6 +21,7 @@ class ResidualVariable:
 
     def __init__(self, variable):
         self.value = functional.unwrap(variable)
+        self.shape = variable.shape
         self.constraint = variable.constraint
         self.path = getattr(variable, "path", variable.name)
 
@@ -67,13 +66,7 @@ class ResidualPass:
         """The forward pass at the present values of the variables, and the Jacobian there."""
         self._start = values
         sources = [variable.value for variable in self.variables]
-        forward, J = double_gradient.linearization(CALL, self._at_present, values, sources)
-        if all(variable.constraint is None for variable in self.variables):
-            return forward, J
-        start = {"loss": tf.ones_like(forward.outputs["loss"])}
-        gradient = forward.pull({**start, "outputs": [None] * len(self.losses)})
-        free = bounds.free_entries(self.variables, values, gradient)
-        return _Restricted(forward, free), _restricted(J, free)
+        return double_gradient.linearization(CALL, self._at_present, values, sources)
 
     def __call__(self, values):
         """The loss and the residuals at other values of the variables, a list of tensors."""
@@ -105,31 +98,6 @@ class ResidualPass:
         leaves = nest.flatten(residuals)
         self.losses = [keras.losses.mean_squared_error] * len(leaves)
         return {"loss": self.loss_of_leaves(leaves), "outputs": leaves}
-
-
-class _Restricted:
-    """A forward pass whose pullbacks leave out entries of the variables."""
-
-    def __init__(self, forward, free):
-        self.outputs = forward.outputs
-        self._forward = forward
-        self._free = free
-
-    def pull(self, cotangents):
-        return _masked(self._free, self._forward.pull(cotangents))
-
-
-def _restricted(J, free):
-    return LinearMap(
-        lambda tangents: J._mv(_masked(free, tangents)),
-        lambda cotangents: _masked(free, J._transpose_mv(cotangents)),
-        J.in_spec,
-        J.out_spec,
-    )
-
-
-def _masked(free, vector):
-    return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in zip(free, vector, strict=True)]
 
 
 def _as_residuals(residuals):

@@ -123,6 +123,7 @@ class Search:
         solution, facts = self._control.solve(control)
         step = self._optimizer.step_from(self._expansion, self._system, solution)
         values = self._optimizer.moved(self._pass, self._expansion, step)
+        step = self._optimizer.taken(self._pass, self._expansion, step, values)
         return {
             "values": values,
             "after": self._optimizer.trial_loss(self._pass, self._system, values),
