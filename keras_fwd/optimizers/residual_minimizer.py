@@ -64,7 +64,8 @@ class ResidualMinimizer:
 
         Args:
             residual_fn: Function without arguments; returns residuals: a float tensor of any shape,
-                or a nest of them. It is called once for each trial, and should change nothing.
+                or a nest of them; a lone scalar only for one unknown. It is called once for each
+                trial, and should change nothing.
             variables: List of `tf.Variable` or `keras.Variable`, trainable, float32 or float64; or
                 a built layer or model, for its trainable weights. For both, `[*model.
                 trainable_variables, unknown]`.

@@ -21,7 +21,7 @@ class ResidualVariable:
 
     def __init__(self, variable):
         self.value = functional.unwrap(variable)
-        self.shape = variable.shape
+        self.shape = tf.TensorShape(variable.shape)
         self.constraint = variable.constraint
         self.path = getattr(variable, "path", variable.name)
 
@@ -93,11 +93,22 @@ class ResidualPass:
     def _at_present(self, _=None):
         with Recorder([], []) as recorder:  # states of layers and seeds change with a step only
             residuals = _as_residuals(self._function(*self._arguments))
+        self._check_count(residuals)
         self._weights = weights_of(residuals, self.batch[2])
         self.outputs, self.recorder = residuals, recorder
         leaves = nest.flatten(residuals)
         self.losses = [keras.losses.mean_squared_error] * len(leaves)
         return {"loss": self.loss_of_leaves(leaves), "outputs": leaves}
+
+    def _check_count(self, residuals):
+        """Refuse a scalar for many unknowns: it is a loss, with nothing left to be squared."""
+        unknowns = sum(variable.shape.num_elements() for variable in self.variables)
+        if tf.is_tensor(residuals) and residuals.shape.rank == 0 and unknowns > 1:
+            raise StructureError(
+                f"{CALL}: `residual_fn` must return residuals, not a loss: they are squared and "
+                f"summed for it. Received: one scalar for {unknowns} unknowns. Return the terms "
+                "themselves; one that is a residual all the same as a tensor of shape [1]."
+            )
 
 
 def _as_residuals(residuals):

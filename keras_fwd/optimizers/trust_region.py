@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.optimizers.damping import LARGEST
 
 
 class Region:
@@ -120,6 +121,8 @@ class TrustRegion:
         damping, length, slope = facts
         ratio = tf.cast(ratio, state["radius"].dtype)
         radius = adapt(state["radius"], length, ratio, tf.equal(damping, 0), slope, before, after)
+        # A direction that is not finite has no length, and is no other within another radius.
+        damping = tf.where(tf.math.is_finite(length), damping, LARGEST)
         return {"damping": tf.cast(damping, state["damping"].dtype), "radius": radius}
 
 
