@@ -46,6 +46,9 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     radius follows the quality of the steps, and `D` holds the largest norms that the columns of the
     Jacobian have had (Moré, as in MINPACK): the steps do not depend on the units of the weights.
 
+    A weight with a `constraint` stays inside: each trial is projected. Those at their bounds, where
+    the descent would go beyond, are held there while the others are solved for.
+
     The total loss counts `model.losses`, weight regularizers, sample and class weights. L1 and L2
     regularizers are in the curvature too; other terms of `model.losses` are in the loss and its
     gradient only.
