@@ -268,6 +268,24 @@ def test_a_solution_at_a_bound_is_that_of_scipy(kind, options):
     assert float(p[0]) == 1.5 and float(p[2]) == 0.7
 
 
+def test_linear_problems_end_exactly_at_their_bounds_in_a_few_steps():
+    v = variable(np.ones(5), constraint=keras.constraints.NonNeg())
+
+    def residual(data):
+        return tf.linalg.matvec(data[0], v) - data[1]
+
+    optimizer = GaussNewton()
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        matrix, right = generator.normal(size=(20, 5)), generator.normal(size=20)
+        expected, _ = scipy.optimize.nnls(matrix, right)
+        v.assign(np.ones(5))
+        result = optimizer.minimize(residual, [v], data=(matrix, right))
+        assert result.converged and result.steps <= 12
+        np.testing.assert_allclose(v.numpy(), expected, atol=1e-12)
+        assert (v.numpy() == 0).sum() == (expected == 0).sum()
+
+
 def test_a_start_outside_of_its_bounds_is_brought_inside():
     fn, p = decay_problem([9.0, 9.0, -9.0], constraint=Box(*BOUNDS))
     expected = scipy.optimize.least_squares(decay, START, bounds=BOUNDS, **TIGHT)

@@ -29,28 +29,44 @@ def free_entries(variables, values, gradient):
     return list(map(_free, variables, values, gradient))
 
 
-def restrict(expansion, variables):
-    """Leave the entries that stay at their bounds out of an `Expansion`, in place.
+class Free:
+    """The entries of variables that may move on a batch; what is asked of it leaves out the others.
 
-    Returns:
-        Function that leaves them out of another `LinearMap` from the variables too.
+    Args:
+        masks: List of boolean tensors like the variables; None if all entries may move.
     """
-    if all(variable.constraint is None for variable in variables):
-        return lambda J: J
-    free = free_entries(variables, expansion.values, expansion.gradient)
-    expansion.gradient = _masked(free, expansion.gradient)
 
-    def restricted(J):
+    def __init__(self, masks):
+        self._masks = masks
+
+    def vector(self, vector):
+        """Zeros in the place of the others."""
+        if self._masks is None:
+            return vector
+        pairs = zip(self._masks, vector, strict=True)
+        return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in pairs]
+
+    def map(self, J):
+        """A `LinearMap` from the variables, with zeros for columns of the others."""
+        if self._masks is None:
+            return J
         return LinearMap(
-            lambda tangents: J._mv(_masked(free, tangents)),
-            lambda cotangents: _masked(free, J._transpose_mv(cotangents)),
+            lambda tangents: J._mv(self.vector(tangents)),
+            lambda cotangents: self.vector(J._transpose_mv(cotangents)),
             J.in_spec,
             J.out_spec,
         )
 
-    expansion.whole = restricted(expansion.whole)
+
+def restrict(expansion, variables):
+    """Leave out of an `Expansion` what stays at its bounds, in place; returns `Free`."""
+    if all(variable.constraint is None for variable in variables):
+        return Free(None)
+    free = Free(free_entries(variables, expansion.values, expansion.gradient))
+    expansion.gradient = free.vector(expansion.gradient)
+    expansion.whole = free.map(expansion.whole)
     expansion.jacobian = to_leaves(expansion.whole)
-    return restricted
+    return free
 
 
 def taken(variables, values, step, moved):
@@ -66,10 +82,6 @@ def project(variables):
     for variable in variables:
         if variable.constraint is not None:
             variable.assign(variable.constraint(tf.convert_to_tensor(variable.value)))
-
-
-def _masked(free, vector):
-    return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in zip(free, vector, strict=True)]
 
 
 def _free(variable, value, slope):

@@ -165,9 +165,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     def trusts_a_region(self, variables):
         """Whether the length of steps in variables is governed by a radius, else by the damping."""
         few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
-        few = few and self.curvature_batch is None
-        dense = self.solver == "dense" or (self.solver == "auto" and few)
-        return dense and self._given_damping == "auto"
+        auto = self.solver == "auto" and self.curvature_batch is None
+        return self._given_damping == "auto" and (self.solver == "dense" or (auto and few))
 
     def build(self, variables):
         """Make the state: with the dense solver, also the largest norms of columns seen so far."""
@@ -193,13 +192,14 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         return super().control(system)
 
     def expansion(self, model_pass):
-        """As `CurvatureOptimizer.expansion`: scaled on its way back, of the entries that may move.
-
-        Those at their bounds, where the descent would go beyond, stay.
-        """
+        """As `CurvatureOptimizer.expansion`: scaled on its way back, of what may move."""
         expansion = Expansion(model_pass, scale=model_pass.loss_scale)
-        self._restricted = bounds.restrict(expansion, model_pass.variables)
+        self._free = bounds.restrict(expansion, model_pass.variables)
         return expansion
+
+    def step_from(self, expansion, system, solution):
+        """As `CurvatureOptimizer.step_from`; exactly zero for entries at their bounds."""
+        return self._free.vector(super().step_from(expansion, system, solution))
 
     def taken(self, model_pass, expansion, step, values):
         """The step to these values."""
@@ -245,7 +245,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             return model_pass, widened(expansion, model_pass.loss_scale)
         part = SubBatch(model_pass, expansion, self.curvature_batch)
         seen = copy.copy(expansion)
-        seen.leaves, seen.whole = part.leaves, self._restricted(part.jacobian)
+        seen.leaves, seen.whole = part.leaves, self._free.map(part.jacobian)
         seen.jacobian = to_leaves(seen.whole)
         return part.model_pass, widened(seen, model_pass.loss_scale)
 
