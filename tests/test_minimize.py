@@ -128,6 +128,19 @@ def test_a_step_in_a_function_of_the_user_is_the_same(xla):
     np.testing.assert_allclose(*ends, rtol=1e-6 if xla else 1e-12)
 
 
+def test_steps_and_assignments_may_follow_one_another_in_one_function():
+    fn, p = decay_problem()
+    optimizer, again = GaussNewton(), GaussNewton()
+    alone = [float(optimizer.step(fn, [p])["loss"]) for _ in range(2)]
+
+    @tf.function
+    def both():
+        p.assign(p * 0 + START)
+        return [again.step(fn, [p])["loss"] for _ in range(2)]
+
+    np.testing.assert_allclose(both(), alone, rtol=1e-9)
+
+
 def test_weights_and_nests_are_one_long_weighted_residual():
     u, w = RANDOM.uniform(0.5, 2, 25), 3.0
 
@@ -299,8 +312,9 @@ def test_a_bounded_layer_in_fit_ends_where_scipy_does(options):
     expected, _ = scipy.optimize.nnls(A, B)
     # With the bound ignored and the result projected one would be elsewhere.
     assert np.abs(np.maximum(free, 0) - expected).max() > 1e-3
-    dense = L.Dense(1, use_bias=False, kernel_constraint="non_neg", kernel_initializer="ones")
+    dense = L.Dense(1, use_bias=False, kernel_constraint="non_neg")
     model = keras.Sequential([keras.Input((5,)), dense])
+    model.set_weights([free[:, None]])  # outside, where no step with the bound lowers the loss
     optimizer = GaussNewton(**OPTIONS.get(options, {"curvature_batch": 19}))
     model.compile(optimizer, "mse")
     model.fit(A, B[:, None], batch_size=20, epochs=25, verbose=0, shuffle=False)

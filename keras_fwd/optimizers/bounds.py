@@ -78,7 +78,7 @@ def taken(variables, values, step, moved):
 
 
 def project(variables):
-    """Give variables outside of their constraints the nearest values inside, in eager code."""
+    """Bring variables inside of their constraints: outside the loss may be too low to come back."""
     for variable in variables:
         if variable.constraint is not None:
             variable.assign(variable.constraint(tf.convert_to_tensor(variable.value)))

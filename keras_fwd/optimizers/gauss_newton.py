@@ -193,6 +193,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
 
     def expansion(self, model_pass):
         """As `CurvatureOptimizer.expansion`: scaled on its way back, of what may move."""
+        bounds.project(model_pass.variables)
         expansion = Expansion(model_pass, scale=model_pass.loss_scale)
         self._free = bounds.restrict(expansion, model_pass.variables)
         return expansion

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_fwd import functional, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers import bounds, minimization
+from keras_fwd.optimizers import minimization
 from keras_fwd.optimizers.residual_pass import CALL, ResidualPass, variables_of
 from keras_fwd.optimizers.residual_steps import ResidualSteps
 from keras_fwd.optimizers.training_checks import check_replicas
@@ -59,8 +59,8 @@ class ResidualMinimizer:
         A residual that depends on none of the variables, and a variable that no residual depends
         on, do no harm. Weights' regularizers and `add_loss` of layers are not in the loss: return
         `tf.sqrt(l2) * w` as a residual. Random numbers of a `keras.random.SeedGenerator` are the
-        same in all trials of a step. A variable with a `constraint` (`NonNeg()`, a clip) stays
-        inside; where it is at its bound, the others are solved for with it held there.
+        same in all trials of a step. A variable with a `constraint` (`NonNeg()`, a clip) is
+        brought inside and stays there; at its bound it is held while the others are solved for.
 
         Args:
             residual_fn: Function without arguments; returns residuals: a float tensor of any shape,
@@ -172,9 +172,9 @@ class ResidualMinimizer:
     ):
         """Steps on the sum of squares of residuals until one of MINPACK's tests is met.
 
-        Each call starts anew: with the initial damping, and nothing known of the problem. Variables
-        outside of their `constraint` are brought inside first. They hold the best values found, the
-        last ones: a step is only taken if it lowers the loss.
+        Each call starts anew: with the initial damping, and nothing known of the problem. The
+        variables hold the best values found, the last ones: a step is only taken if it lowers the
+        loss.
 
         Args:
             residual_fn: As in `step`.
@@ -233,9 +233,7 @@ class ResidualMinimizer:
             return self.step(*arguments)
 
         self._check(residual_fn, weights, reduction)
-        found = variables_of(variables)
-        bounds.project(found)
-        self._start_anew(found)
+        self._start_anew(variables_of(variables))
         limits = list(tolerances.values())
         return minimization.run(self, take_step, max_steps, limits, callback, verbose)
 
