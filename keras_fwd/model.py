@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.taylor import directional_derivatives
 
 
 class Recorder(keras.StatelessScope):
@@ -91,6 +92,12 @@ class TrainingPass:
             for leaf, loss in zip(nest.flatten(outputs), self.losses, strict=True)
         ]
         return {"loss": loss, "outputs": leaves}
+
+    def second_derivative(self, values, direction):
+        """Of the curvature leaves along a line through these values, a list of tensors."""
+        return directional_derivatives(
+            lambda weights: self(weights)["outputs"], values, direction, order=2
+        )[2]
 
     def leaves_at(self, values, x):
         """The curvature leaves for other inputs, after a call for those of the batch."""

@@ -81,6 +81,7 @@ class Forward:
             ]
         self.sources = [s for s, live in zip(sources, self.live, strict=True) if live]
         self.tape = tf.GradientTape(persistent=persistent, watch_accessed_variables=False)
+        since = (None, 0) if tf.executing_eagerly() else scan.here()
         _depth.forward_passes += 1
         try:
             with self.tape:
@@ -98,7 +99,7 @@ class Forward:
             )
         if not tf.executing_eagerly():
             nested = _depth.forward_passes > 0
-            fuse = scan.check_forward(call, self.sources, self.targets, nested)
+            fuse = scan.check_forward(call, self.sources, self.targets, nested, since)
         self.fuse = fuse  # raised when what comes out of here is differentiated again
 
     def guard(self, tensors):

@@ -221,12 +221,16 @@ class Flow:
         }
 
 
-def between(sources, targets, derivative=False, rules=None, blocked=frozenset()):
-    """The nodes between sources and targets, in each graph that holds a target; as in `Flow`."""
+def between(sources, targets, derivative=False, rules=None, blocked=frozenset(), since=(None, 0)):
+    """The nodes between sources and targets, in each graph that holds a target; as in `Flow`.
+
+    `since`, a graph and a number: as uses of variables there, only later nodes than those count.
+    """
     targets = [t for t in targets if graphs.is_symbolic(t)]
     for graph in {t.graph for t in targets}:
         wanted = {_endpoint(t) for t in targets if t.graph is graph}
-        nodes, seeds = _reached_in(graph, sources, derivative)
+        first = since[1] if graph is since[0] else 0
+        nodes, seeds = _reached_in(graph, sources, derivative, first)
         nodes = [node for node in nodes if node.type not in blocked]
         yield from _flow(graph, nodes, derivative, rules).path(nodes, seeds, wanted)
 
@@ -248,7 +252,7 @@ def dependence(sources, targets):
                     yield node, hit
 
 
-def _reached_in(graph, sources, derivative):
+def _reached_in(graph, sources, derivative, first=0):
     """The nodes of a graph that may matter, and the endpoints through which sources enter it."""
     inside = [s for s in sources if graphs.is_symbolic(s) and s.graph is graph]
     if len(inside) == len(sources):
@@ -268,7 +272,7 @@ def _reached_in(graph, sources, derivative):
         reached = outer_flows[outer.graph]
         if _endpoint(outer) in reached or (outer.op.name, None) in reached:
             seeds.add((name, 0))
-    return graphs.nodes_since(graph), seeds
+    return graphs.nodes_since(graph, first), seeds
 
 
 def _flow(graph, nodes, derivative, rules=None):

@@ -48,7 +48,13 @@ _ADVICE = {
 }
 
 
-def check_forward(call, sources, targets, nested):
+def here():
+    """This point of the graph that is being traced: the graph, and how many nodes it has."""
+    graph = tf.compat.v1.get_default_graph()
+    return graph, len(graph.get_operations())
+
+
+def check_forward(call, sources, targets, nested, since=(None, 0)):
     """Raise `LeakError` for an op on the way from sources to targets that hides its derivative.
 
     Returns:
@@ -59,9 +65,11 @@ def check_forward(call, sources, targets, nested):
         sources: Tensors or variables.
         targets: Tensors.
         nested: Whether it is known that the derivative will be differentiated again.
+        since: From `here`, where the forward pass began: what a variable was given before, by an
+            earlier step of training in the same graph, is no part of it.
     """
     later = None
-    for node, hit in flow.between(sources, targets, derivative=True):
+    for node, hit in flow.between(sources, targets, derivative=True, since=since):
         if hides(node, hit):
             kind = "opaque" if node.type in OPAQUE else "hidden"
             raise leak(call, kind, node.type, node.name)

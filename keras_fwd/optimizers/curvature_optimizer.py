@@ -98,7 +98,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         del system
         return expansion.predicted_change(step)
 
-    def step(self, expansion, system, solution):
+    def step_from(self, expansion, system, solution):
         """The step for a solution of the linear system, a list like the weights."""
         del expansion, system
         return nest.scale(-tf.cast(self.learning_rate, tf.float32), solution.value)
@@ -143,6 +143,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """The weights after a step, inside their constraints."""
         pairs = zip(model_pass.variables, nest.add(expansion.values, step), strict=True)
         return [value if v.constraint is None else v.constraint(value) for v, value in pairs]
+
+    def taken(self, model_pass, expansion, step, values):
+        """The step that the loss is predicted for, where constraints led to these values."""
+        return step
 
     def _average_weights(self):
         """As `keras.optimizers.Optimizer` does after its own steps."""
@@ -212,6 +216,12 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         model_pass = self._pass_of(model)
         model_pass.batch = batch
         model_pass.loss_scale = loss_scale.scale_of(scaler)
+        expansion, search = self.advance(model_pass)
+        loss_scale.follow(scaler, expansion.finite)
+        return self._logs(model_pass, expansion, search)
+
+    def advance(self, model_pass):
+        """One step on the batch of a pass: its `Expansion`, and what the `Search` found."""
         expansion = self.expansion(model_pass)
         outputs, recorder = model_pass.outputs, model_pass.recorder
         system = self.linear_system(model_pass, expansion)
@@ -225,9 +235,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
                 variable.assign(search[name])
         self._watch.update(model_pass, expansion)
         self._record.update(expansion, search)
-        loss_scale.follow(scaler, expansion.finite)
         self._iterations.assign_add(1)
-        return self._logs(model_pass, expansion, search)
+        return expansion, search
 
     def _pass_of(self, model):
         """One object for a model, so that a function that was checked once is known again."""

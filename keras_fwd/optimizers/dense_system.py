@@ -28,12 +28,14 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
         matrix = tf.linalg.matmul(columns, curved, transpose_a=True) + tf.linalg.diag(ridge)
         gradient = _healthy(expansion, nest.ravel(expansion.gradient))
         norms = tf.sqrt(tf.maximum(tf.linalg.diag_part(matrix), 0.0))
-        return least_squares.normal_equations(matrix, gradient, _largest(scale, norms))
+        return least_squares.normal_equations(
+            matrix, gradient, _largest(scale, norms, model_pass.variables)
+        )
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
     rows = _healthy(expansion, rows)
     norms = _column_norms(rows)
     norms = tf.where(ridge > 0, tf.sqrt(norms**2 + ridge), norms)  # without, no square overflows
-    largest = _largest(scale, norms)
+    largest = _largest(scale, norms, model_pass.variables)
     return least_squares.dense_least_squares(rows, residual, ridge, rest, largest, damping)
 
 
@@ -60,23 +62,25 @@ def _column_norms(rows):
     return unit * tf.norm(rows / unit, axis=0)
 
 
-def _largest(scale, norms):
+def _largest(scale, norms, variables):
     """The largest scales seen, of this batch and of those before: `[n]`, or None without `scale`.
 
-    The entries of one variable have one scale, the root mean square of the norms of their columns,
-    for they have one unit. With a scale for each, those that hardly matter at present, as the
-    weights of a saturated neuron, would be free to go far away, and stay there.
+    The entries of a layer's weight have one scale, the root mean square of the norms of their
+    columns, for they have one unit. With a scale for each, those that hardly matter at present, as
+    the weights of a saturated neuron, would be free to go far away, and stay there.
     """
     if not scale:
         return None
     values = [variable.value for variable in scale]
     parts = []
-    for variable, part in zip(scale, nest.unravel(norms, values), strict=True):
-        largest = tf.reduce_max(part)
-        unit = tf.where(largest > 0, largest, tf.ones_like(largest))  # no square overflows
-        shared = unit * tf.sqrt(tf.reduce_mean((part / unit) ** 2))
-        parts.append(tf.maximum(variable.value, tf.cast(shared, variable.dtype)))
-        variable.assign(parts[-1])
+    triples = zip(scale, nest.unravel(norms, values), variables, strict=True)
+    for seen, part, variable in triples:
+        if not getattr(variable, "entries_have_own_units", False):
+            largest = tf.reduce_max(part)
+            unit = tf.where(largest > 0, largest, tf.ones_like(largest))  # no square overflows
+            part = unit * tf.sqrt(tf.reduce_mean((part / unit) ** 2))
+        parts.append(tf.maximum(seen.value, tf.cast(part, seen.dtype)))
+        seen.assign(parts[-1])
     return nest.ravel(parts, norms.dtype)
 
 

@@ -39,8 +39,7 @@ class Expansion:
         self.whole: Any = None
         self.jacobian: Any = None
         if pushforwards:
-            call = "linearize"
-            self.forward, J = double_gradient.linearization(call, model_pass, self.values)
+            self.forward, J = _linearization(model_pass, self.values)
             self.whole = J
             self.jacobian = to_leaves(J)
         else:
@@ -63,6 +62,14 @@ class Expansion:
         """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
         linear = nest.dot(self.gradient, step)
         return linear + nest.dot(step, self.curvature._mv(step)) / 2
+
+
+def _linearization(model_pass, values):
+    """The forward pass, and its Jacobian: by a way of the pass's own, or by calling it."""
+    own = getattr(model_pass, "linearization", None)
+    if own is not None:
+        return own(values)
+    return double_gradient.linearization("linearize", model_pass, values)
 
 
 def to_leaves(J):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_fwd import curvature, least_squares, nest, solvers, weight_penalties
 from keras_fwd.checks import check_count, check_flag, check_number
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers import bounds
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
@@ -16,8 +17,10 @@ from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.geodesic import Geodesic, check_geodesic
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.precision import widened
+from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
+from keras_fwd.optimizers.residual_pass import ResidualPass
 from keras_fwd.optimizers.sub_batch import SubBatch
-from keras_fwd.optimizers.trust_region import TrustRegion
+from keras_fwd.optimizers.trust_region import Region, TrustRegion
 
 #: The damping of the first step, where the radius of a trust region does not tell it.
 START_DAMPING = 1e-3
@@ -31,7 +34,7 @@ _PRECONDITIONERS = ("kfac",)
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
-class GaussNewton(CurvatureOptimizer):
+class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     """Damped Gauss-Newton with Levenberg-Marquardt control, in stock `compile` and `fit`.
 
     The direction solves `(Jᵀ H J + λ D²) d = g`, with `J` the Jacobian of the outputs (of the
@@ -45,6 +48,9 @@ class GaussNewton(CurvatureOptimizer):
     radius follows the quality of the steps, and `D` holds, for each variable, the largest norm that
     the columns of the Jacobian have had, in the root mean square over its entries (Moré, as in
     MINPACK): the steps do not depend on the units of the variables.
+
+    A weight with a `constraint` stays inside: each trial is projected. Those at their bounds, where
+    the descent would go beyond, are held there while the others are solved for.
 
     The total loss counts `model.losses`, weight regularizers, sample and class weights. L1 and L2
     regularizers are in the curvature too; other terms of `model.losses` are in the loss and its
@@ -151,8 +157,7 @@ class GaussNewton(CurvatureOptimizer):
         self._given_damping = "auto" if auto else self.initial_damping
         unknown = keras.initializers.Constant(-1.0)
         self._radius = self.add_variable((), unknown, "float64", name="radius")
-        self._scale = []
-        self._scale_fits = True
+        self._own = self._region = None  # the region of `fit`, and that of the present batch
         if curvature_batch is not None:
             check_count("GaussNewton", "curvature_batch", curvature_batch)
             _check_iterative("curvature_batch", curvature_batch, solver)
@@ -168,32 +173,49 @@ class GaussNewton(CurvatureOptimizer):
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
-    @property
-    def trusts_a_region(self):
-        """Whether the length of the steps is governed by a radius, else by the damping.
-
-        A second model that shares the optimizer shares its damping, but has no norms of columns.
-        """
-        return bool(self._scale) and self._scale_fits
+    def trusts_a_region(self, variables):
+        """Whether the length of steps in variables is governed by a radius, else by the damping."""
+        few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
+        auto = self.solver == "auto" and self.curvature_batch is None
+        return self._given_damping == "auto" and (self.solver == "dense" or (auto and few))
 
     def build(self, variables):
         """Make the state: with the dense solver, also the largest norms of columns seen so far."""
         super().build(variables)
-        few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
-        few = few and self.curvature_batch is None
-        dense = self.solver == "dense" or (self.solver == "auto" and few)
-        if dense and self._given_damping == "auto":
-            self._scale = [self.add_variable_from_reference(v, "scale") for v in variables]
+        if self.trusts_a_region(variables):
+            scale = [self.add_variable_from_reference(v, "scale") for v in variables]
+            self._own = Region(self._radius, scale)
+
+    def _region_of(self, model_pass):
+        """The `Region` of a batch, or None for Nielsen's rule.
+
+        A second model that shares the optimizer shares its damping, but has no norms of columns.
+        """
+        variables = model_pass.variables
+        if isinstance(model_pass, ResidualPass):
+            return self.regions.of(variables) if self.trusts_a_region(variables) else None
+        return self._own if self._own is not None and self._own.fits(variables) else None
 
     def control(self, system):
         """A trust region if the solver is dense and `damping="auto"`, else Nielsen's rule."""
-        if self.trusts_a_region:
-            return TrustRegion(self.damping, self._radius, system, self.learning_rate)
+        if self._region is not None:
+            return TrustRegion(self.damping, self._region.radius, system, self.learning_rate)
         return super().control(system)
 
     def expansion(self, model_pass):
-        """As `CurvatureOptimizer.expansion`, the gradient scaled on its way back."""
-        return Expansion(model_pass, scale=model_pass.loss_scale)
+        """As `CurvatureOptimizer.expansion`: scaled on its way back, of what may move."""
+        bounds.project(model_pass.variables)
+        expansion = Expansion(model_pass, scale=model_pass.loss_scale)
+        self._free = bounds.restrict(expansion, model_pass.variables)
+        return expansion
+
+    def step_from(self, expansion, system, solution):
+        """As `CurvatureOptimizer.step_from`; exactly zero for entries at their bounds."""
+        return self._free.vector(super().step_from(expansion, system, solution))
+
+    def taken(self, model_pass, expansion, step, values):
+        """The step to these values."""
+        return bounds.taken(model_pass.variables, expansion.values, step, values)
 
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
@@ -201,8 +223,7 @@ class GaussNewton(CurvatureOptimizer):
         seen, wide = self._seen(model_pass, expansion)
         H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
         ridge = weight_penalties.diagonal(model_pass.variables, expansion.values)
-        shapes = [[variable.shape for variable in v] for v in (self._scale, model_pass.variables)]
-        self._scale_fits = shapes[0] == shapes[1]
+        region = self._region = self._region_of(model_pass)
         J = wide.jacobian
         expansion.curvature = weight_penalties.added_to(J.T @ H @ J, model_pass.variables)
         solver = self._choose(J, kinds)
@@ -225,11 +246,11 @@ class GaussNewton(CurvatureOptimizer):
         if solver == "dual":
             system = dual_system(model_pass, wide, kinds, H, ridge)
         else:
-            scale = self._scale if self.trusts_a_region else ()
+            scale = () if region is None else region.scale
             damping = self.damping.value
             system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
-            if self.trusts_a_region:
-                self._start_radius(expansion)
+            if region is not None:
+                region.start(expansion.values, expansion.finite)
         system = least_squares.OnNests(system, J.in_spec)
         return Geodesic(system, model_pass, expansion, H) if self.geodesic else system
 
@@ -246,22 +267,14 @@ class GaussNewton(CurvatureOptimizer):
         linear = nest.dot(expansion.gradient, step)
         return linear + tf.cast(system.bend(step), linear.dtype) / 2
 
-    def _start_radius(self, expansion):
-        """At first the region reaches as far as the origin of the weights."""
-        scaled = nest.map_live(tf.multiply, [v.value for v in self._scale], expansion.values)
-        length = tf.cast(nest.norm(scaled), self._radius.dtype)
-        start = tf.where(length > 0, length, tf.ones_like(length))
-        unknown = (self._radius.value < 0) & expansion.finite
-        self._radius.assign(tf.where(unknown, start, self._radius.value))
-
     def _seen(self, model_pass, expansion):
         """The pass that the curvature is taken from, and its expansion in single precision."""
         if self.curvature_batch is None:
             return model_pass, widened(expansion, model_pass.loss_scale)
         part = SubBatch(model_pass, expansion, self.curvature_batch)
         seen = copy.copy(expansion)
-        seen.leaves, seen.whole = part.leaves, part.jacobian
-        seen.jacobian = to_leaves(part.jacobian)
+        seen.leaves, seen.whole = part.leaves, self._free.map(part.jacobian)
+        seen.jacobian = to_leaves(seen.whole)
         return part.model_pass, widened(seen, model_pass.loss_scale)
 
     def _choose(self, J, kinds):

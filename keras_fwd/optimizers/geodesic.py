@@ -3,7 +3,6 @@
 from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers.precision import is_half
-from keras_fwd.taylor import directional_derivatives
 
 #: A step is rejected where twice the acceleration is longer than this share of the velocity.
 LIMIT = 0.75
@@ -39,10 +38,8 @@ class Geodesic:
             velocity: `−x` for the solution `x` of this system, by a factor perhaps.
             damping: That `x` was solved for with.
         """
-        derivatives = directional_derivatives(
-            lambda values: self._pass(values)["outputs"], self._expansion.values, velocity, order=2
-        )
-        force = self._expansion.jacobian._transpose_mv(self._hessian._mv(derivatives[2]))
+        bending = self._pass.second_derivative(self._expansion.values, velocity)
+        force = self._expansion.jacobian._transpose_mv(self._hessian._mv(bending))
         acceleration = nest.scale(-1.0, self._system.solve(damping, force).value)
         speed, bend = (self._system.length(vector) for vector in (velocity, acceleration))
         step = nest.add_scaled(velocity, 0.5, acceleration)

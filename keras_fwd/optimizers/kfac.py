@@ -203,7 +203,7 @@ class KFAC(KroneckerOptimizer):
             for i, variable in enumerate(self._trainable_variables)
         ]
 
-    def step(self, expansion, system, solution):
+    def step_from(self, expansion, system, solution):
         """The step, with the decay of weights."""
         step = nest.scale(-1.0, solution.value)
         if not self.weight_decay:

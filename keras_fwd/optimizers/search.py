@@ -13,10 +13,10 @@ from keras_fwd.solvers import Status
 class Search:
     """The trials of one batch; all of it tensors.
 
-    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `ratio` of the
-    last trial, `iterations` of the solver, whether the last trial's solution was finite (`solved`),
-    and the state of the optimizer's control (the `damping`, for one) that it goes on with. If the
-    optimizer `measures_progress`, also the `Progress` of the trials.
+    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `loss` there,
+    the `ratio` of the last trial, `iterations` of the solver, whether the last trial's solution was
+    finite (`solved`), and the state of the optimizer's control (the `damping`, for one) that it
+    goes on with. If the optimizer `measures_progress`, also the `Progress` of the trials.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -88,7 +88,9 @@ class Search:
     def unjudged(self):
         """The step with the present damping, taken as it is."""
         optimizer, expansion = self._optimizer, self._expansion
-        step = optimizer.step(expansion, self._system, self._system.solve(optimizer.damping.value))
+        step = optimizer.step_from(
+            expansion, self._system, self._system.solve(optimizer.damping.value)
+        )
         values = optimizer.moved(self._pass, expansion, step)
         good = expansion.finite & nest.all_finite(values)
         keep = functools.partial(tf.where, good)
@@ -108,6 +110,7 @@ class Search:
             "accepted": tf.constant(False),
             "solved": tf.constant(True),
             "values": self._expansion.values,
+            "loss": self._expansion.loss,
             "ratio": tf.constant(-float("inf")),
             "iterations": tf.constant(0),
             **self._control.start(sound),
@@ -119,15 +122,19 @@ class Search:
     def _propose(self, control):
         """New weights and the loss there: of this replica's share of the batch."""
         solution, damping, facts = self._control.solve(control)
-        step = self._optimizer.step(self._expansion, self._system, solution)
-        predicted = -self._optimizer.predicted_change(self._expansion, self._system, step)
-        step, bent = self._optimizer.curved(self._expansion, self._system, step, damping)
-        values = self._optimizer.moved(self._pass, self._expansion, step)
+        straight = self._optimizer.step_from(self._expansion, self._system, solution)
+        reached = self._optimizer.moved(self._pass, self._expansion, straight)
+        step, bent = self._optimizer.curved(self._expansion, self._system, straight, damping)
+        values = reached
+        if step is not straight:
+            values = self._optimizer.moved(self._pass, self._expansion, step)
+        # The quadratic model knows nothing of a curve: it judges the straight step.
+        step = self._optimizer.taken(self._pass, self._expansion, straight, reached)
         return {
             "values": values,
             "after": self._optimizer.trial_loss(self._pass, self._system, values),
             "beyond": self._optimizer.beyond_trial(self._expansion, self._system),
-            "predicted": predicted,
+            "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
             "bent": bent,
             "iterations": solution.iterations,
             "facts": facts,
@@ -159,6 +166,7 @@ class Search:
             "accepted": accepted,
             "solved": solved,
             "values": nest.map_live(keep, values, self._expansion.values),
+            "loss": keep(after, self._expansion.loss),
             **following,
             "ratio": tf.cast(ratio, tf.float32),
             "iterations": state["iterations"] + proposal["iterations"],

@@ -52,8 +52,8 @@ _MESSAGES = {
     StepStatus.NO_PROGRESS: "no progress is possible: every trial raised the loss, down to steps "
     "shorter than `xtol` or up to the largest damping; the loss is not smooth here, or not "
     "accurate enough to show a decrease",
-    StepStatus.SOLUTION_NOT_FINITE: "the direction was not finite: the Jacobian is too large to be "
-    "squared; the weights stayed. Scale the data, or start from smaller weights",
+    StepStatus.SOLUTION_NOT_FINITE: "the direction was not finite: the Jacobian is not, or is too "
+    "large to be squared; the weights stayed. Scale the data, or start from smaller weights",
     StepStatus.BATCH_NOT_FINITE: "the loss or its gradient was NaN or infinite on this batch; the "
     "weights stayed. Clean or scale the data, or start from smaller weights",
 }

@@ -4,7 +4,84 @@ The damping follows from the radius, so a step that is rejected tells by how muc
 be shorter, and one that was predicted well frees the next from damping at once.
 """
 
+import weakref
+
+import keras
 import tensorflow as tf
+
+from keras_fwd import nest
+from keras_fwd.optimizers.damping import LARGEST
+
+
+class Region:
+    """What of a trust region survives a step: the radius, below zero while it is not known yet, and
+    the largest norms that the columns of the Jacobian have had.
+
+    Args:
+        radius: Scalar variable.
+        scale: List of variables like those of the problem.
+    """
+
+    def __init__(self, radius, scale):
+        self.radius, self.scale = radius, scale
+
+    def fits(self, variables):
+        """Whether variables have the shapes of this region."""
+        return [s.shape for s in self.scale] == [v.shape for v in variables]
+
+    def start(self, values, finite):
+        """At first the region reaches as far as the origin of the variables."""
+        scaled = nest.map_live(tf.multiply, [v.value for v in self.scale], values)
+        length = tf.cast(nest.norm(scaled), self.radius.dtype)
+        start = tf.where(length > 0, length, tf.ones_like(length))
+        unknown = (self.radius.value < 0) & finite
+        self.radius.assign(tf.where(unknown, start, self.radius.value))
+
+    def renew(self):
+        """As it was when it was made."""
+        self.radius.assign(-1.0)
+        for variable in self.scale:
+            variable.assign(tf.zeros_like(variable.value))
+
+
+class Regions:
+    """The regions of problems without a model, one for each list of variables.
+
+    Each is kept as long as its variables live, and so as long as a graph can run that knows it.
+    """
+
+    def __init__(self):
+        self._known = []
+
+    def of(self, variables):
+        """The `Region` of `ResidualVariable`s; made when it is asked for, inside a graph too."""
+        known = self._find(variables)
+        if known is None:
+            with tf.init_scope():  # not of the graph, which may be one of several
+                radius = keras.Variable(-1.0, dtype="float64", trainable=False, name="radius")
+                scale = [
+                    keras.Variable(tf.zeros(v.shape, v.value.dtype), trainable=False, name="scale")
+                    for v in variables
+                ]
+            known = Region(radius, scale)
+            self._known.append(([weakref.ref(v.value) for v in variables], known))
+        return known
+
+    def renew(self, variables):
+        """As if these variables had not been seen before."""
+        known = self._find(variables)
+        if known is not None:
+            known.renew()
+
+    def _find(self, variables):
+        self._known = [entry for entry in self._known if all(ref() is not None for ref in entry[0])]
+        values = [v.value for v in variables]
+        for references, region in self._known:
+            if len(references) == len(values) and all(
+                ref() is value for ref, value in zip(references, values, strict=True)
+            ):
+                return region
+        return None
 
 
 class TrustRegion:
@@ -44,6 +121,8 @@ class TrustRegion:
         damping, length, slope = facts
         ratio = tf.cast(ratio, state["radius"].dtype)
         radius = adapt(state["radius"], length, ratio, tf.equal(damping, 0), slope, before, after)
+        # A direction that is not finite has no length, and is no other within another radius.
+        damping = tf.where(tf.math.is_finite(length), damping, LARGEST)
         return {"damping": tf.cast(damping, state["damping"].dtype), "radius": radius}
 
 

@@ -57,15 +57,18 @@ class Watch:
         if int(self._in_row.numpy()) < patience:
             return
         self._in_row.assign(0)
+        raise error(
+            f"{owner}: the loss or its gradient was not finite on {patience} batches in a row, so "
+            f"training was stopped. First bad value: {self.first()}. The weights are those from "
+            "before it. Clean the data, scale it, or start from smaller weights."
+        )
+
+    def first(self):
+        """The first bad value of the present row, in words."""
         names = {number: name for name, number in self._numbers.items()}
         name = names.get(int(self._where.numpy()), "the loss")
         value = "NaN" if int(self._is_nan.numpy()) else "infinity"
-        raise error(
-            f"{owner}: the loss or its gradient was not finite on {patience} batches in a row, so "
-            f"training was stopped. First bad value: {value} in {name}, at step "
-            f"{int(self._step.numpy())}. The weights are those from before it. Clean the data, "
-            "scale it, or start from smaller weights."
-        )
+        return f"{value} in {name}, at step {int(self._step.numpy())}"
 
 
 def _candidates(model_pass, expansion):
