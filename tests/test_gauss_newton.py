@@ -64,6 +64,7 @@ CONFIG = {
     "preconditioner": "kfac",
     "curvature_batch": 16,
     "max_trials": 3,
+    "geodesic": False,
 }
 
 

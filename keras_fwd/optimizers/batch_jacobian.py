@@ -23,7 +23,7 @@ def batch_jacobian(model_pass, expansion):
         expansion: Its `Expansion`.
     """
     rows = _rows(model_pass, expansion)
-    return expansion.jacobian.to_dense(CHUNK) if rows is None else rows
+    return expansion.jacobian.to_dense(CHUNK) if rows is None else expansion.free.columns(rows)
 
 
 def _rows(model_pass, expansion):

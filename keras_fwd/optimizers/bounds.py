@@ -46,6 +46,13 @@ class Free:
         pairs = zip(self._masks, vector, strict=True)
         return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in pairs]
 
+    def columns(self, matrix):
+        """A matrix `[m, n]` with zeros for columns of the others."""
+        if self._masks is None:
+            return matrix
+        mask = tf.concat([tf.reshape(mask, [-1]) for mask in self._masks], 0)
+        return tf.where(mask, matrix, tf.zeros_like(matrix))
+
     def map(self, J):
         """A `LinearMap` from the variables, with zeros for columns of the others."""
         if self._masks is None:
@@ -59,14 +66,14 @@ class Free:
 
 
 def restrict(expansion, variables):
-    """Leave out of an `Expansion` what stays at its bounds, in place; returns `Free`."""
+    """Leave out of an `Expansion` what stays at its bounds, in place; sets its `free`."""
+    expansion.free = Free(None)
     if all(variable.constraint is None for variable in variables):
-        return Free(None)
-    free = Free(free_entries(variables, expansion.values, expansion.gradient))
+        return
+    free = expansion.free = Free(free_entries(variables, expansion.values, expansion.gradient))
     expansion.gradient = free.vector(expansion.gradient)
     expansion.whole = free.map(expansion.whole)
     expansion.jacobian = to_leaves(expansion.whole)
-    return free
 
 
 def taken(variables, values, step, moved):

@@ -22,6 +22,7 @@ class Expansion:
         whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
         jacobian: `LinearMap` from the weights to the leaves.
         curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
+        free: Set by optimizers that know bounds: the `keras_fwd.optimizers.bounds.Free` entries.
         mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
         overflowed: Boolean scalar: only the gradient is not finite, and it was scaled.
@@ -56,6 +57,7 @@ class Expansion:
         overflow = tf.math.is_finite(self.loss) & ~self.finite
         self.overflowed = tf.constant(False) if scale is None else overflow
         self.curvature = None
+        self.free: Any = None
         self.mean_eigenvalue: Any = None
 
     def predicted_change(self, step):

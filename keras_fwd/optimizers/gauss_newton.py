@@ -206,12 +206,12 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         """As `CurvatureOptimizer.expansion`: scaled on its way back, of what may move."""
         bounds.project(model_pass.variables)
         expansion = Expansion(model_pass, scale=model_pass.loss_scale)
-        self._free = bounds.restrict(expansion, model_pass.variables)
+        bounds.restrict(expansion, model_pass.variables)
         return expansion
 
     def step_from(self, expansion, system, solution):
         """As `CurvatureOptimizer.step_from`; exactly zero for entries at their bounds."""
-        return self._free.vector(super().step_from(expansion, system, solution))
+        return expansion.free.vector(super().step_from(expansion, system, solution))
 
     def taken(self, model_pass, expansion, step, values):
         """The step to these values."""
@@ -273,7 +273,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             return model_pass, widened(expansion, model_pass.loss_scale)
         part = SubBatch(model_pass, expansion, self.curvature_batch)
         seen = copy.copy(expansion)
-        seen.leaves, seen.whole = part.leaves, self._free.map(part.jacobian)
+        seen.leaves, seen.whole = part.leaves, expansion.free.map(part.jacobian)
         seen.jacobian = to_leaves(seen.whole)
         return part.model_pass, widened(seen, model_pass.loss_scale)
 

@@ -40,7 +40,8 @@ class Geodesic:
         """
         bending = self._pass.second_derivative(self._expansion.values, velocity)
         force = self._expansion.jacobian._transpose_mv(self._hessian._mv(bending))
-        acceleration = nest.scale(-1.0, self._system.solve(damping, force).value)
+        solution = self._system.solve(damping, force)
+        acceleration = self._expansion.free.vector(nest.scale(-1.0, solution.value))
         speed, bend = (self._system.length(vector) for vector in (velocity, acceleration))
         step = nest.add_scaled(velocity, 0.5, acceleration)
         return step, ~(2 * bend <= LIMIT * speed)  # of NaN nothing is trusted
