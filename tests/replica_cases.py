@@ -71,9 +71,13 @@ def assert_as_one(layers=plain, epochs=3, **options):
 # -- cases
 
 
+def preconditioned():
+    return keras_fwd.GaussNewton(solver="cg", preconditioner="kfac")
+
+
 def refused():
     cases = [
-        (keras_fwd.GaussNewton, {}, "trains on one device only"),
+        (preconditioned, {}, "`preconditioner` is for one device"),
         (KFAC, {"run_eagerly": True}, "compiled code only"),
         (KFAC, {"jit_compile": True}, "XLA"),
     ]
@@ -94,6 +98,34 @@ def assert_raises(message, call):
         assert message in str(error) and "Received: " in str(error), error
     else:
         raise AssertionError(f"no error with {message!r}")
+
+
+def assert_gauss_newton_as_one(layers=plain, **options):
+    def optimizer():
+        return keras_fwd.GaussNewton(**options)
+
+    one, both = compiled(ALONE, optimizer, layers), compiled(two().scope(), optimizer, layers)
+    histories = fit(one), fit(both)
+    assert_same_weights(one, both)
+    assert_replicas_agree(both)
+    for name, values in histories[0].items():
+        np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
+
+
+def ridged():
+    return [L.Dense(6, "tanh", kernel_regularizer="l2"), L.LayerNormalization(), L.Dense(2)]
+
+
+def dense():
+    assert_gauss_newton_as_one(ridged, solver="dense")
+
+
+def dual():
+    assert_gauss_newton_as_one(ridged, solver="dual")
+
+
+def iterative():
+    assert_gauss_newton_as_one(ridged, solver="cg", max_solver_iterations=3)
 
 
 def fixed():

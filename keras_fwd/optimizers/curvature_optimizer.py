@@ -73,7 +73,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         return Expansion(model_pass)
 
     def predicted_change(self, expansion, system, step):
-        """Of the loss by the quadratic model, for the step that `system` solved for last."""
+        """Of the loss by the quadratic model, for the step that `system` solved for last.
+
+        This replica's share of it.
+        """
         del system
         return expansion.predicted_change(step)
 

@@ -4,13 +4,14 @@ import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, model, nest
 from keras_fwd.linear_map import rowwise
+from keras_fwd.optimizers import replicas, triangles
 
 #: Columns of the Jacobian computed at once.
 CHUNK = 128
 
 
 def dense_system(model_pass, expansion, H, ridge, solver):
-    """The system, of vectors.
+    """The system, of vectors; that of the whole batch in all replicas.
 
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
@@ -24,13 +25,15 @@ def dense_system(model_pass, expansion, H, ridge, solver):
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:
         curved = _healthy(expansion, _product(H, expansion.leaves, columns))
-        matrix = tf.linalg.matmul(columns, curved, transpose_a=True) + tf.linalg.diag(ridge)
+        (matrix,) = replicas.sums([tf.linalg.matmul(columns, curved, transpose_a=True)])
         gradient = _healthy(expansion, nest.ravel(expansion.gradient))
-        return least_squares.NormalEquations(matrix, gradient)
+        return least_squares.NormalEquations(matrix + tf.linalg.diag(ridge), gradient)
     rows = _healthy(expansion, _rooted(H, kinds, expansion.leaves, columns))
     residual, rest = _residual_and_rest(H, kinds, expansion, model_pass)
     residual, rest = _healthy(expansion, residual), _healthy(expansion, rest)
     dense = solver == "dense"
+    rows, residual = triangles.of_all_replicas(rows, residual, reduced=dense)
+    (rest,) = replicas.sums([rest])
     method = least_squares.DenseLeastSquares if dense else least_squares.DualLeastSquares
     return method(rows, residual, ridge, rest)
 

@@ -21,7 +21,8 @@ class Expansion:
         leaves: The curvature leaves: outputs, or logits.
         whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
         jacobian: `LinearMap` from the weights to the leaves.
-        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
+        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped;
+            in several replicas, their sum is.
         mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
         forward: The forward pass itself, a `keras_fwd.passes.Forward`.
@@ -57,8 +58,8 @@ class Expansion:
         self.mean_eigenvalue: Any = None
 
     def predicted_change(self, step):
-        """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
-        linear = nest.dot(self.gradient, step)
+        """`⟨g, s⟩ + ½ ⟨s, C s⟩`, this replica's share of it."""
+        linear = nest.dot(self.gradient, step) / replicas.count()
         return linear + nest.dot(step, self.curvature._mv(step)) / 2
 
 

@@ -1,15 +1,18 @@
 """`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
 
 import keras
+import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, model, solvers
+from keras_fwd import curvature, least_squares, model, nest, solvers
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import diagonal
+from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, loss_kinds
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.krylov import KrylovSystem
 
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
@@ -42,6 +45,10 @@ class GaussNewton(CurvatureOptimizer):
     Large batches serve it best: on a batch with fewer residuals than weights it can fit the batch
     alone.
 
+    Under `tf.distribute.MirroredStrategy` N replicas take the step that one would take with the
+    whole batch. With `"cg"` the graph of the step then grows with `max_solver_iterations`, for
+    replicas send each other nothing inside a loop: give it a low bound, or use `"dense"`.
+
     Args:
         learning_rate: Factor on the direction: a float, a schedule or a callable. Default 1.0.
         damping: Initial `λ`, not negative. Default 1e-3. With 0 the steps stay undamped as long as
@@ -61,7 +68,8 @@ class GaussNewton(CurvatureOptimizer):
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
-            model without trainable weights, or with loss scaling; several replicas.
+            model without trainable weights, or with loss scaling; a preconditioner with several
+            replicas.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 
@@ -84,6 +92,8 @@ class GaussNewton(CurvatureOptimizer):
     >>> net.get_weights()[0].round(4), net.get_weights()[1].round(4)
     (array([[3.]], dtype=float32), array([1.], dtype=float32))
     """
+
+    works_on_replicas = True
 
     def __init__(
         self,
@@ -123,10 +133,12 @@ class GaussNewton(CurvatureOptimizer):
         H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
         J = expansion.jacobian
-        expansion.curvature = J.T @ H @ J + diagonal(ridge)
+        expansion.curvature = J.T @ H @ J + diagonal(nest.scale(1 / replicas.count(), ridge))
         solver = self._choose(J, kinds)
         if solver == "cg":
             limits = self.solver_tolerance, self.max_solver_iterations
+            if replicas.count() > 1:
+                return self._krylov_system(expansion, limits)
             if self.preconditioner is not None:
                 near = BatchPreconditioner(model_pass, expansion, H, ridge, self.step_number())
                 system = expansion.curvature, expansion.gradient
@@ -137,6 +149,25 @@ class GaussNewton(CurvatureOptimizer):
             return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
         system = dense_system(model_pass, expansion, H, ridge, solver)
         return least_squares.on_nests(system, J.in_spec)
+
+    def _krylov_system(self, expansion, limits):
+        """Of several replicas."""
+        if self.preconditioner is not None:
+            raise ConfigurationError(
+                'GaussNewton: `preconditioner` is for one device; with several replicas '
+                f"leave it out. Received: preconditioner={self.preconditioner!r}, "
+                f"{replicas.count()} replicas."
+            )
+        system = expansion.curvature, expansion.gradient
+        return KrylovSystem(*system, tf.identity(self.damping.value), *limits)
+
+    def take_step(self, model_pass, expansion, search):
+        """As `CurvatureOptimizer.take_step`, with the same weights in all replicas.
+
+        Each solves the same system; on unlike devices, the solutions differ by rounding.
+        """
+        search = {**search, "values": replicas.first(search["values"])}
+        super().take_step(model_pass, expansion, search)
 
     def _choose(self, J, kinds):
         residuals, weights = J.shape
@@ -150,7 +181,7 @@ class GaussNewton(CurvatureOptimizer):
             return self.solver
         if weights <= DENSE_WEIGHTS:
             return "dense"
-        few = residuals is not None and residuals <= DUAL_RESIDUALS
+        few = residuals is not None and residuals * replicas.count() <= DUAL_RESIDUALS
         return "dual" if few and "general" not in kinds else "cg"
 
     def get_config(self):

@@ -55,7 +55,8 @@ class Search:
         def trial(state):
             more = needed(state)
             proposal = tf.cond(more, lambda: propose(state["damping"]), self._nothing)
-            (after,) = replicas.sums([proposal["after"]])
+            shares = [proposal["after"], proposal["predicted"]]
+            after, proposal["predicted"] = replicas.sums(shares)
             return tf.cond(more, lambda: self._judge(state, proposal, after), lambda: state)
 
         state = self._start()
@@ -104,7 +105,7 @@ class Search:
         }
 
     def _propose(self, damping):
-        """New weights and the loss there: of this replica's share of the batch."""
+        """New weights; the loss there, and its predicted decrease: of this replica's share."""
         solution = self._system.solve(damping)
         step = self._optimizer.step(self._expansion, self._system, solution)
         values = self._optimizer.moved(self._pass, self._expansion, step)
