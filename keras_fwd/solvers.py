@@ -9,10 +9,11 @@ Nothing here raises inside a graph: how a solve ended is its `Status`.
 import enum
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_fwd import nest
-from keras_fwd.linear_map import identity
+from keras_fwd.linear_map import LinearMap
 
 
 class Status(enum.IntEnum):
@@ -50,6 +51,19 @@ class Solution(NamedTuple):
     status: tf.Tensor
     iterations: tf.Tensor
     residual_norm: tf.Tensor
+
+
+def direct_solution(value):
+    """The `Solution` of a direct solver, for its vector."""
+    finite = tf.reduce_all(tf.math.is_finite(value))
+    status = tf.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
+    return Solution(value, status, tf.constant(1), tf.constant(float("nan"), value.dtype))
+
+
+def rounding(values, dtype=None):
+    """What counts as zero beside the largest of some values, that are known to a dtype's digits."""
+    epsilon = np.finfo((dtype or values.dtype).as_numpy_dtype).eps
+    return tf.cast(tf.size(values), values.dtype) * epsilon * tf.reduce_max(tf.abs(values))
 
 
 def cg(A, b, tolerance=1e-3, max_iterations=100, preconditioner=None):
@@ -132,7 +146,7 @@ def range_space_cg(J, H, c, damping, tolerance=1e-3, max_iterations=100):
 
     Example:
 
-    >>> from keras_fwd.linear_map import diagonal
+    >>> from keras_fwd.linear_map import diagonal, identity
     >>> A, c = diagonal(tf.constant([1.0, 2.0])), tf.constant([3.0, 5.0])
     >>> range_space_cg(A, identity(A.out_spec), c, damping=1.0).value.numpy().round(4)
     array([1.5, 2. ], dtype=float32)
@@ -213,7 +227,12 @@ class ConjugateGradient:
 
     def solve(self, damping):
         """`Solution` of `(C + damping · I) x = g`, by `cg`."""
-        damped = self._curvature + damping * identity(self._curvature.in_spec)
+        C = self._curvature
+
+        def product(x):
+            return nest.add_scaled(C._mv(x), damping, x)
+
+        damped = LinearMap(product, product, C.in_spec, C.out_spec)
         near = None if self._preconditioner is None else self._preconditioner(damping)
         return cg(damped, self._gradient, *self._limits, near)
 

@@ -691,14 +691,6 @@ def frozen():
     return compiled(fn)
 
 
-def half_precision():
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        return compiled()
-    finally:
-        keras.config.set_dtype_policy("float32")
-
-
 def add_loss_only():
     class Penalty(layers.Layer):
         def call(self, inputs):
@@ -714,7 +706,6 @@ def absolute(y, p):
 
 REFUSED = {
     "all layers frozen": (frozen, "must have trainable weights"),
-    "mixed_float16": (half_precision, "no loss scaling.*mixed_bfloat16"),
     "add_loss alone": (add_loss_only, "must be compiled with a `loss`"),
     "mae": (lambda: compiled(loss="mae"), "twice differentiable.*'mean_absolute_error'"),
     "hinge": (lambda: compiled(loss="hinge"), "twice differentiable.*'hinge'"),

@@ -59,7 +59,7 @@ def direct(method):
 
 def normal_equations(system, dtype):
     matrix, gradient = tf.constant(system.matrix, dtype), tf.constant(system.gradient, dtype)
-    return least_squares.NormalEquations(matrix, gradient)
+    return least_squares.normal_equations(matrix, gradient)
 
 
 def conjugate_gradient(system, dtype):
@@ -74,7 +74,7 @@ def range_space(system, dtype):
 
 
 SOLVERS = {
-    "dense": direct(least_squares.DenseLeastSquares),
+    "dense": direct(least_squares.dense_least_squares),
     "dual": direct(least_squares.DualLeastSquares),
     "normal": normal_equations,
     "cg": conjugate_gradient,
@@ -301,7 +301,7 @@ def test_damping_cures_negative_curvature(name):
 def test_normal_equations_set_negative_eigenvalues_to_zero():
     Q = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     gradient = np.array([1.0, 2.0, 3.0])
-    system = least_squares.NormalEquations(
+    system = least_squares.normal_equations(
         tf.constant(Q * [4.0, -2.0, 1.0] @ Q.T), tf.constant(gradient)
     )
     expected = Q / [4.5, 0.5, 1.5] @ Q.T @ gradient

@@ -16,6 +16,8 @@ from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.model import Recorder, TrainingPass, loss_tracker
 from keras_fwd.optimizers import hook, loss_scale, replicas
+from keras_fwd.optimizers.convergence import LastStep
+from keras_fwd.optimizers.damping import Nielsen
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.search import Search
 from keras_fwd.optimizers.training_checks import check_replicas, check_training
@@ -44,6 +46,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     least_trials = 1
     #: Whether several replicas take the step that one would take with the whole batch.
     works_on_replicas = False
+    #: Whether the trials of a step are measured for the tests of convergence.
+    measures_progress = False
 
     def __init__(self, learning_rate, damping, max_trials, name, **kwargs):
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
@@ -56,6 +60,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         self.damping = scalar(name="damping", initializer=constant(self.initial_damping))
         self._growth = scalar(name="damping_growth", initializer=constant(2.0))
         self._watch = Watch(self)
+        self._record = LastStep(self)
         self._passes = weakref.WeakKeyDictionary()
         hook.install(CurvatureOptimizer)
 
@@ -63,6 +68,22 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     def nonfinite_steps(self):
         """How many batches had a loss that was not finite, as a Python integer."""
         return int(self._watch.total.numpy())
+
+    @property
+    def status(self):
+        """How the last step ended, a `StepReport`: prints as a sentence, `status.code` is an enum.
+
+        It is of one batch: under `steps_per_execution` of the last one.
+        """
+        return self._record.report()
+
+    @property
+    def tolerances(self):
+        """Bounds of the tests of convergence that `status` tells of: a variable of `[3]`.
+
+        Of the reduction, the step and the cosine; below zero for 8 machine epsilons.
+        """
+        return self._record.tolerances
 
     def linear_system(self, model_pass, expansion):
         """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
@@ -94,6 +115,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """What the trial's loss leaves out of the batch's, for the step solved for last."""
         del system
         return tf.zeros_like(expansion.loss)
+
+    def control(self, system):
+        """What governs the length of the steps on a batch."""
+        return Nielsen(self.damping, self._growth, system)
 
     def next_damping(self, expansion, search):
         """The damping of the next step, from how the trials of this one went."""
@@ -193,8 +218,11 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         self.damping.assign(self.next_damping(expansion, search))
         self.take_step(model_pass, expansion, search)
         recorder.commit(search["accepted"])
-        self._growth.assign(search["growth"])
+        for name, variable in self.control(system).variables.items():
+            if name in search and variable is not self.damping:
+                variable.assign(search[name])
         self._watch.update(model_pass, expansion)
+        self._record.update(expansion, search)
         loss_scale.follow(scaler, expansion.finite)
         self._iterations.assign_add(1)
         return self._logs(model_pass, expansion, search)

@@ -15,16 +15,58 @@ FACTOR = 0.93
 AFTER_REJECTION = 2.0
 
 
-def reduction_ratio(before, after, predicted):
+class Nielsen:
+    """The control of a `Search` by the damping itself, with Nielsen's rule.
+
+    A control is asked for its state at the `start` of a batch, a dict of scalars; for the direction
+    (`solve`); and for the state after a trial (`next`). What must survive the batch are its
+    `variables`.
+
+    Args:
+        damping: Scalar variable.
+        growth: Scalar variable: the factor by which the next rejection raises the damping.
+        system: Of the batch.
+    """
+
+    def __init__(self, damping, growth, system):
+        self.variables = {"damping": damping, "growth": growth}
+        self._system = system
+
+    def start(self, finite):
+        """A batch without a finite loss is not tried at all: only the damping rises."""
+        damping, growth = (tf.identity(variable.value) for variable in self.variables.values())
+        raised, grown = adapt(damping, growth, -1.0, tf.constant(False))
+        return {
+            "damping": tf.where(finite, damping, raised),
+            "growth": tf.where(finite, growth, grown),
+        }
+
+    def solve(self, state):
+        """`Solution`, and what is needed to judge it: nothing."""
+        return self._system.solve(state["damping"]), ()
+
+    def nothing(self):
+        """In the place of facts that are not needed."""
+        return ()
+
+    def next(self, state, facts, ratio, accepted, before, after):
+        """The state after a trial."""
+        del facts, before, after
+        damping, growth = adapt(state["damping"], state["growth"], ratio, accepted)
+        return {"damping": damping, "growth": growth}
+
+
+def reduction_ratio(before, after, predicted, first=True):
     """Actual over predicted decrease of the loss; −inf where either is not finite.
 
-    When both are lost in the rounding of the loss itself, the quotient says nothing: the step then
-    counts as predicted well if the loss did not rise. So does the zero step of a zero gradient.
+    When both are lost in the rounding of the loss itself, the quotient says nothing. The `first`
+    trial on a batch then counts as predicted well: thus the last digits of the weights are found,
+    to which the loss is blind. A step that rejections made so short does if the loss did not rise.
     """
     actual, predicted = before - after, tf.cast(predicted, before.dtype)
     noise = 8 * _epsilon(before.dtype) * tf.abs(before)
     lost = tf.logical_and(tf.abs(predicted) <= noise, tf.abs(actual) <= noise)
-    sign = tf.cast(tf.where(actual >= 0, 1.0, -1.0), before.dtype)
+    sign = tf.cast(tf.where(first | (actual >= 0), 1.0, -1.0), before.dtype)
     ratio = tf.where(lost, sign, actual / predicted)
     usable = tf.math.is_finite(after) & tf.math.is_finite(predicted) & (lost | (predicted > 0))
     failed = tf.constant(-float("inf"), before.dtype)

@@ -10,32 +10,70 @@ from keras_fwd.optimizers import replicas, triangles
 CHUNK = 128
 
 
-def dense_system(model_pass, expansion, H, ridge, solver):
-    """The system, of vectors; that of the whole batch in all replicas.
+def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
+    """The system of few weights, of vectors; that of the whole batch in all replicas.
 
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
         expansion: Its `Expansion`.
+        kinds: What `loss_kinds` says of the leaves.
         H: `LinearMap`, the Hessian of the loss in the leaves.
         ridge: Curvature of the weights' regularizers, a list like the weights.
-        solver: `"dense"` or `"dual"`.
+        damping: About what the system will be solved with.
+        scale: Variables like the weights: the largest norms of the columns seen so far, which
+            follow; or empty for a system that is not scaled.
     """
-    kinds = loss_kinds(model_pass, expansion.leaves)
     columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:
         curved = _healthy(expansion, _product(H, expansion.leaves, columns))
         (matrix,) = replicas.sums([tf.linalg.matmul(columns, curved, transpose_a=True)])
+        matrix += tf.linalg.diag(ridge)
         gradient = _healthy(expansion, nest.ravel(expansion.gradient))
-        return least_squares.NormalEquations(matrix + tf.linalg.diag(ridge), gradient)
-    rows = _healthy(expansion, _rooted(H, kinds, expansion.leaves, columns))
-    residual, rest = _residual_and_rest(H, kinds, expansion, model_pass)
-    residual, rest = _healthy(expansion, residual), _healthy(expansion, rest)
-    dense = solver == "dense"
-    rows, residual = triangles.of_all_replicas(rows, residual, reduced=dense)
-    (rest,) = replicas.sums([rest])
-    method = least_squares.DenseLeastSquares if dense else least_squares.DualLeastSquares
-    return method(rows, residual, ridge, rest)
+        norms = tf.sqrt(tf.maximum(tf.linalg.diag_part(matrix), 0.0))
+        return least_squares.normal_equations(matrix, gradient, _largest(scale, norms))
+    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
+    rows, residual = triangles.of_all_replicas(rows, residual, reduced=True)
+    norms = _column_norms(rows)
+    norms = tf.where(ridge > 0, tf.sqrt(norms**2 + ridge), norms)  # without, no square overflows
+    largest = _largest(scale, norms)
+    return least_squares.dense_least_squares(rows, residual, ridge, rest, largest, damping)
+
+
+def dual_system(model_pass, expansion, kinds, H, ridge):
+    """The system of few residuals, of vectors; arguments as in `dense_system`."""
+    columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
+    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
+    rows, residual = triangles.of_all_replicas(rows, residual, reduced=False)
+    plain = all(variable.regularizer is None for variable in model_pass.variables)
+    ridge = None if plain else _healthy(expansion, nest.ravel(ridge))
+    return least_squares.DualLeastSquares(rows, residual, ridge, rest)
+
+
+def _least_squares(model_pass, expansion, H, kinds, columns):
+    """`A`, `b`, `r` with curvature `AᵀA` and gradient `Aᵀ b + r`; `r` is that of all replicas."""
+    rows = _rooted(H, kinds, expansion.leaves, columns)
+    parts = rows, *_residual_and_rest(H, kinds, expansion, model_pass)
+    rows, residual, rest = (_healthy(expansion, part) for part in parts)
+    return rows, residual, *replicas.sums([rest])
+
+
+def _column_norms(rows):
+    """The norm of each column; no square overflows."""
+    largest = tf.reduce_max(tf.abs(rows), axis=0)
+    unit = tf.where(largest > 0, largest, tf.ones_like(largest))
+    return unit * tf.norm(rows / unit, axis=0)
+
+
+def _largest(scale, norms):
+    """The largest norms seen, of this batch and of those before: `[n]`, or None without `scale`."""
+    if not scale:
+        return None
+    values = [variable.value for variable in scale]
+    largest = tf.maximum(nest.ravel(values, norms.dtype), norms)
+    for variable, value in zip(scale, nest.unravel(largest, values), strict=True):
+        variable.assign(value)
+    return largest
 
 
 def loss_kinds(model_pass, leaves):

@@ -25,6 +25,7 @@ class Expansion:
             in several replicas, their sum is.
         mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
+        overflowed: Boolean scalar: only the gradient is not finite, and it was scaled.
         forward: The forward pass itself, a `keras_fwd.passes.Forward`.
 
     Args:
@@ -54,6 +55,8 @@ class Expansion:
             gradient = nest.scale(1 / scale, gradient)
         self.loss, *self.gradient = replicas.sums([self.loss, *gradient])
         self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
+        overflow = tf.math.is_finite(self.loss) & ~self.finite
+        self.overflowed = tf.constant(False) if scale is None else overflow
         self.curvature = None
         self.mean_eigenvalue: Any = None
 

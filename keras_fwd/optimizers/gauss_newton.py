@@ -1,19 +1,26 @@
 """`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
 
+import copy
+import math
+
 import keras
 import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, model, nest, solvers
+from keras_fwd import curvature, least_squares, model, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.linear_map import diagonal
 from keras_fwd.optimizers import replicas
-from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.dense_system import dense_system, loss_kinds
+from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
+from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.graph_step import GraphStep
-from keras_fwd.optimizers.krylov import KrylovSystem
+from keras_fwd.optimizers.iterative_system import iterative_system
+from keras_fwd.optimizers.precision import widened
+from keras_fwd.optimizers.sub_batch import SubBatch
+from keras_fwd.optimizers.trust_region import TrustRegion
 
+#: The damping of the first step, where the radius of a trust region does not tell it.
+START_DAMPING = 1e-3
 #: Up to this many weights a dense factorization is cheap beside the model's own work.
 DENSE_WEIGHTS = 1000
 #: The same for the residuals (batch size times outputs) of the dual system.
@@ -27,12 +34,16 @@ _PRECONDITIONERS = ("kfac",)
 class GaussNewton(CurvatureOptimizer):
     """Damped Gauss-Newton with Levenberg-Marquardt control, in stock `compile` and `fit`.
 
-    The direction solves `(Jᵀ H J + λ I) d = g`, with `J` the Jacobian of the outputs (of the
+    The direction solves `(Jᵀ H J + λ D²) d = g`, with `J` the Jacobian of the outputs (of the
     logits, for cross-entropies) in the weights, `H` the loss's Hessian in them and `g` the gradient
     of the total loss. The step `−learning_rate · d` is tried on the same batch with the same
     dropout mask and kept if the loss falls by enough of what was predicted; else it is tried again
     with more damping `λ`. A step that is rejected for good leaves weights, batch-norm statistics,
     seeds and metrics as they were.
+
+    With few weights `λ` is the least that keeps the step inside a trust region, `‖D d‖ ≤ Δ`, whose
+    radius follows the quality of the steps, and `D` holds the largest norms that the columns of the
+    Jacobian have had (Moré, as in MINPACK): the steps do not depend on the units of the weights.
 
     The total loss counts `model.losses`, weight regularizers, sample and class weights. L1 and L2
     regularizers are in the curvature too; other terms of `model.losses` are in the loss and its
@@ -41,6 +52,9 @@ class GaussNewton(CurvatureOptimizer):
     The logs get `damping`, `reduction_ratio`, `solver_iterations`, and `nonfinite_steps` from the
     first batch on whose loss was NaN or infinite. After 20 such batches in a row training stops
     with `keras_fwd.NumericalError`, which names the first bad value.
+
+    `optimizer.status` says how the last step ended: accepted, rejected, converged by which of
+    MINPACK's tests, or not finite. `keras_fwd.callbacks.LeastSquaresStop` ends `fit` by it.
 
     Large batches serve it best: on a batch with fewer residuals than weights it can fit the batch
     alone.
@@ -51,11 +65,12 @@ class GaussNewton(CurvatureOptimizer):
 
     Args:
         learning_rate: Factor on the direction: a float, a schedule or a callable. Default 1.0.
-        damping: Initial `λ`, not negative. Default 1e-3. With 0 the steps stay undamped as long as
-            they are accepted.
-        solver: `"dense"` (QR of the stacked Jacobian of the residuals, for up to about a thousand
-            weights), `"dual"` (few residuals, any number of weights), `"cg"` (matrix-free), or
-            `"auto"` (default): the first of these that fits.
+        damping: `"auto"` (default): with the dense solver a trust region, else `λ = 1e-3` at first.
+            Or the initial `λ`, not negative, which follows the steps by Nielsen's rule, with
+            `D = I`; with 0 the steps stay undamped as long as they are accepted.
+        solver: `"dense"` (eigenvalues or QR of the Jacobian of the residuals, for up to about a
+            thousand weights), `"dual"` (few residuals, any number of weights), `"cg"`
+            (matrix-free), or `"auto"` (default): the first of these that fits.
         max_solver_iterations: Bound on the iterations of `"cg"`. Default 50.
         solver_tolerance: Relative residual at which `"cg"` stops. Default 1e-3.
         preconditioner: Of `"cg"`, used where `"auto"` chooses it: `"kfac"`, the Kronecker factors
@@ -65,22 +80,30 @@ class GaussNewton(CurvatureOptimizer):
             time; with much damping, or few weights, there is nothing to gain.
         max_trials: Trials on a batch before its step is rejected for good. Default 8.
         name: Name of the optimizer.
+        curvature_batch: How many examples of a batch the curvature is taken from, at even
+            distances, by `"cg"`, which it lets `"auto"` choose; None (default) for all. The
+            gradient is that of the whole batch, and so is the loss that a step is judged by: one
+            that only fits the part is rejected, or raises the damping. All examples are used where
+            a part would not do: a loss that is no mean over examples, a fixed batch size, stateful
+            layers.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
-            model without trainable weights, or with loss scaling; a preconditioner with several
-            replicas.
+            model without trainable weights; a preconditioner with several replicas.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 
     Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`: as many JVPs as
-        weights, vectorized; `"cg"`: about one gradient an iteration. `preconditioner="kfac"`: a
+        weights, vectorized; `"cg"`: about one gradient an iteration, of
+        the `curvature_batch`. `preconditioner="kfac"`: a
         pullback and the factors a step, their inverses a trial, cubic in the width of a layer, and
         two products of each matrix of weights with them an iteration.
 
     References:
-        Marquardt, J. SIAM 11 (1963); Nielsen, IMM-REP-1999-05 (1999); Martens, Deep learning via
-        Hessian-free optimization, ICML (2010); Schraudolph, Neural Computation 14 (2002).
+        Marquardt, J. SIAM 11 (1963); Moré, The Levenberg-Marquardt algorithm: implementation and
+        theory, Lecture Notes in Mathematics 630 (1978); Nielsen, IMM-REP-1999-05 (1999); Martens,
+        Deep learning via Hessian-free optimization, ICML (2010); Schraudolph, Neural Computation 14
+        (2002).
 
     Example:
 
@@ -94,19 +117,23 @@ class GaussNewton(CurvatureOptimizer):
     """
 
     works_on_replicas = True
+    measures_progress = True
+    takes_loss_scale = True
 
     def __init__(
         self,
         learning_rate=1.0,
-        damping=1e-3,
+        damping="auto",
         solver="auto",
         max_solver_iterations=50,
         solver_tolerance=1e-3,
         preconditioner=None,
         max_trials=8,
         name="gauss_newton",
+        curvature_batch=None,
     ):
-        super().__init__(learning_rate, damping, max_trials, name)
+        auto = isinstance(damping, str) and damping == "auto"
+        super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
         if solver not in _SOLVERS:
             raise ConfigurationError(
                 f"GaussNewton: `solver` must be one of {', '.join(map(repr, _SOLVERS))}. "
@@ -119,6 +146,16 @@ class GaussNewton(CurvatureOptimizer):
         self.solver_tolerance = float(solver_tolerance)
         _check_preconditioner(preconditioner, solver)
         self.preconditioner = preconditioner
+        self._given_damping = "auto" if auto else self.initial_damping
+        unknown = keras.initializers.Constant(-1.0)
+        self._radius = self.add_variable((), unknown, "float64", name="radius")
+        self._scale = []
+        self._scale_fits = True
+        if curvature_batch is not None:
+            check_count("GaussNewton", "curvature_batch", curvature_batch)
+            _check_iterative("curvature_batch", curvature_batch, solver)
+            curvature_batch = int(curvature_batch)
+        self.curvature_batch = curvature_batch
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
@@ -127,39 +164,74 @@ class GaussNewton(CurvatureOptimizer):
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
+    @property
+    def trusts_a_region(self):
+        """Whether the length of the steps is governed by a radius, else by the damping.
+
+        A second model that shares the optimizer shares its damping, but has no norms of columns.
+        """
+        return bool(self._scale) and self._scale_fits
+
+    def build(self, variables):
+        """Make the state: with the dense solver, also the largest norms of columns seen so far."""
+        super().build(variables)
+        few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
+        few = few and self.curvature_batch is None
+        dense = self.solver == "dense" or (self.solver == "auto" and few)
+        if dense and self._given_damping == "auto":
+            self._scale = [self.add_variable_from_reference(v, "scale") for v in variables]
+
+    def control(self, system):
+        """A trust region if the solver is dense and `damping="auto"`, else Nielsen's rule."""
+        if self.trusts_a_region:
+            return TrustRegion(self.damping, self._radius, system, self.learning_rate)
+        return super().control(system)
+
+    def expansion(self, model_pass):
+        """As `CurvatureOptimizer.expansion`, the gradient scaled on its way back."""
+        return Expansion(model_pass, scale=model_pass.loss_scale)
+
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
         kinds = loss_kinds(model_pass, expansion.leaves)
-        H = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
+        seen, wide = self._seen(model_pass, expansion)
+        H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
-        J = expansion.jacobian
-        expansion.curvature = J.T @ H @ J + diagonal(nest.scale(1 / replicas.count(), ridge))
+        shapes = [[variable.shape for variable in v] for v in (self._scale, model_pass.variables)]
+        self._scale_fits = shapes[0] == shapes[1]
+        J = wide.jacobian
+        share = 1 / replicas.count()
+        expansion.curvature = model.with_regularizers(J.T @ H @ J, model_pass.variables, share)
         solver = self._choose(J, kinds)
         if solver == "cg":
-            limits = self.solver_tolerance, self.max_solver_iterations
-            if replicas.count() > 1:
-                return self._krylov_system(expansion, limits)
-            if self.preconditioner is not None:
-                near = BatchPreconditioner(model_pass, expansion, H, ridge, self.step_number())
-                system = expansion.curvature, expansion.gradient
-                return solvers.ConjugateGradient(*system, *limits, near)
-            if model_pass.loss_is_of_outputs:
-                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, expansion.leaves)
-                return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
-            return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
-        system = dense_system(model_pass, expansion, H, ridge, solver)
-        return least_squares.on_nests(system, J.in_spec)
+            return iterative_system(self, model_pass, expansion, seen, wide, H, ridge)
+        if solver == "dual":
+            system = dual_system(model_pass, wide, kinds, H, ridge)
+        else:
+            scale = self._scale if self.trusts_a_region else ()
+            damping = self.damping.value
+            system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
+            if self.trusts_a_region:
+                self._start_radius(expansion)
+        return least_squares.OnNests(system, J.in_spec)
 
-    def _krylov_system(self, expansion, limits):
-        """Of several replicas."""
-        if self.preconditioner is not None:
-            raise ConfigurationError(
-                'GaussNewton: `preconditioner` is for one device; with several replicas '
-                f"leave it out. Received: preconditioner={self.preconditioner!r}, "
-                f"{replicas.count()} replicas."
-            )
-        system = expansion.curvature, expansion.gradient
-        return KrylovSystem(*system, tf.identity(self.damping.value), *limits)
+    def _start_radius(self, expansion):
+        """At first the region reaches as far as the origin of the weights."""
+        scaled = nest.map_live(tf.multiply, [v.value for v in self._scale], expansion.values)
+        length = tf.cast(nest.norm(scaled), self._radius.dtype)
+        start = tf.where(length > 0, length, tf.ones_like(length))
+        unknown = (self._radius.value < 0) & expansion.finite
+        self._radius.assign(tf.where(unknown, start, self._radius.value))
+
+    def _seen(self, model_pass, expansion):
+        """The pass that the curvature is taken from, and its expansion in single precision."""
+        if self.curvature_batch is None:
+            return model_pass, widened(expansion, model_pass.loss_scale)
+        part = SubBatch(model_pass, expansion, self.curvature_batch)
+        seen = copy.copy(expansion)
+        seen.leaves, seen.whole = part.leaves, part.jacobian
+        seen.jacobian = to_leaves(part.jacobian)
+        return part.model_pass, widened(seen, model_pass.loss_scale)
 
     def take_step(self, model_pass, expansion, search):
         """As `CurvatureOptimizer.take_step`, with the same weights in all replicas.
@@ -179,6 +251,8 @@ class GaussNewton(CurvatureOptimizer):
             )
         if self.solver != "auto":
             return self.solver
+        if self.curvature_batch is not None:
+            return "cg"
         if weights <= DENSE_WEIGHTS:
             return "dense"
         few = residuals is not None and residuals * replicas.count() <= DUAL_RESIDUALS
@@ -188,10 +262,12 @@ class GaussNewton(CurvatureOptimizer):
         """The constructor's arguments."""
         return {
             **super().get_config(),
+            "damping": self._given_damping,
             "solver": self.solver,
             "max_solver_iterations": self.max_solver_iterations,
             "solver_tolerance": self.solver_tolerance,
             "preconditioner": self.preconditioner,
+            "curvature_batch": self.curvature_batch,
         }
 
 
@@ -202,9 +278,13 @@ def _check_preconditioner(preconditioner, solver):
             f"{', '.join(map(repr, _PRECONDITIONERS))}, or None for none. "
             f"Received: preconditioner={preconditioner!r}."
         )
-    if preconditioner is not None and solver not in ("auto", "cg"):
+    if preconditioner is not None:
+        _check_iterative("preconditioner", preconditioner, solver)
+
+
+def _check_iterative(argument, value, solver):
+    if solver not in ("auto", "cg"):
         raise ConfigurationError(
-            'GaussNewton: `preconditioner` is for solver="cg"; the solver that is asked for is '
-            f"direct, and needs none. Received: preconditioner={preconditioner!r}, "
-            f"solver={solver!r}."
+            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
+            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
         )

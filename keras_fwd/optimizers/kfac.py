@@ -83,8 +83,9 @@ class KFAC(KroneckerOptimizer):
 
     Cost: A gradient; two products of each matrix of weights with its inverses; with `"adaptive"`
         two pushforwards and a forward pass for each trial. Now and then a second pullback and the
-        factors, or an inverse, cubic in the width of a layer. Memory: three times the weights, and
-        twice the factors. A factor wider than 8192 is kept as its diagonal.
+        factors, or an inverse, cubic in the width of a layer. Memory: eight times the weights at
+        the peak of a step (Adam: four), and twice the factors, which are twice the weights of a
+        square layer. A factor wider than 8192 is kept as its diagonal.
 
     References:
         Martens and Grosse, Optimizing neural networks with Kronecker-factored approximate

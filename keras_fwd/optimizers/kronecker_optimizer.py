@@ -194,9 +194,9 @@ class KroneckerOptimizer(CurvatureOptimizer):
         return [variable for variable in super().variables if id(variable) not in made]
 
     def save_own_variables(self, store):
-        """Puts all state into a file."""
-        for i, variable in enumerate(self._variables):
-            store[str(i)] = variable.numpy()
+        """Puts all state into a file, also what was loaded and waits for the first step."""
+        for i, value in enumerate([*self._variables, *self._saved]):
+            store[str(i)] = value.numpy()
 
     def load_own_variables(self, store):
         """Restores what was saved; factors wait for the first step, which makes their variables."""

@@ -5,16 +5,18 @@ import functools
 import tensorflow as tf
 
 from keras_fwd import nest
+from keras_fwd.optimizers import convergence, replicas
 from keras_fwd.optimizers import damping as control
-from keras_fwd.optimizers import replicas
+from keras_fwd.solvers import Status
 
 
 class Search:
     """The trials of one batch; all of it tensors.
 
-    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `damping` and
-    the `growth` that the optimizer goes on with, the `ratio` of the last trial, and `iterations` of
-    the solver.
+    What comes out is a dict: `trials`, `accepted`, the `values` of the weights, the `ratio` of the
+    last trial, `iterations` of the solver, whether the last trial's solution was finite (`solved`),
+    and the state of the optimizer's control (the `damping`, for one) that it goes on with. If the
+    optimizer `measures_progress`, also the `Progress` of the trials.
 
     Args:
         optimizer: A `CurvatureOptimizer`.
@@ -28,6 +30,7 @@ class Search:
         self._pass = model_pass
         self._expansion = expansion
         self._system = system
+        self._control = optimizer.control(system)
 
     def judged(self):
         """The first step that lowers the loss enough."""
@@ -40,7 +43,7 @@ class Search:
             return self._judged_by_all(needed)
 
         def trial(state):
-            proposal = self._propose(state["damping"])
+            proposal = self._propose(self._control_of(state))
             return (self._judge(state, proposal, proposal["after"]),)
 
         (final,) = tf.while_loop(needed, trial, (self._start(),))
@@ -49,14 +52,20 @@ class Search:
     def _judged_by_all(self, needed):
         """As `judged`, in several replicas: no loop, for the loss of a trial is a sum over them."""
         function = tf.function(self._propose, autograph=False)  # traced once for all trials
-        damping = self._optimizer.damping.value
-        propose = function.get_concrete_function(tf.TensorSpec(damping.shape, damping.dtype))
+        specs = {
+            name: tf.TensorSpec(variable.shape, variable.dtype)
+            for name, variable in self._control.variables.items()
+        }
+        propose = function.get_concrete_function(specs)
 
         def trial(state):
             more = needed(state)
-            proposal = tf.cond(more, lambda: propose(state["damping"]), self._nothing)
+            held = self._control_of(state)
+            proposal = tf.cond(more, lambda: propose(held), self._nothing)
             shares = [proposal["after"], proposal["predicted"]]
             after, proposal["predicted"] = replicas.sums(shares)
+            # Equal but for rounding in all replicas; made equal, for decisions hang on them.
+            proposal["facts"] = tuple(replicas.first(proposal["facts"]))
             return tf.cond(more, lambda: self._judge(state, proposal, after), lambda: state)
 
         state = self._start()
@@ -73,6 +82,9 @@ class Search:
             "beyond": tf.zeros_like(self._expansion.loss),
             "predicted": tf.zeros([], nest.accumulator_dtype(values)),
             "iterations": tf.constant(0),
+            "facts": self._control.nothing(),
+            "solved": tf.constant(True),
+            **self._slope(values),
         }
 
     def unjudged(self):
@@ -85,28 +97,30 @@ class Search:
         return {
             "accepted": good,
             "values": nest.map_live(keep, values, expansion.values),
-            "growth": tf.identity(optimizer._growth.value),
         }
 
     def _start(self):
-        damping = tf.identity(self._optimizer.damping.value)
-        growth = tf.identity(self._optimizer._growth.value)
-        raised, grown = control.adapt(damping, growth, -1.0, tf.constant(False))
-        finite = self._expansion.finite
+        measured = {}
+        if self._optimizer.measures_progress:
+            measured["progress"] = convergence.Progress(*map(tf.constant, convergence.UNTRIED))
+        sound = self._expansion.finite | self._expansion.overflowed
         return {
+            **measured,
             "trials": tf.constant(0),
             "accepted": tf.constant(False),
+            "solved": tf.constant(True),
             "values": self._expansion.values,
-            # A batch without a finite loss is not tried at all: only the damping rises.
-            "damping": tf.where(finite, damping, raised),
-            "growth": tf.where(finite, growth, grown),
             "ratio": tf.constant(-float("inf")),
             "iterations": tf.constant(0),
+            **self._control.start(sound),
         }
 
-    def _propose(self, damping):
+    def _control_of(self, state):
+        return {name: state[name] for name in self._control.variables}
+
+    def _propose(self, control):
         """New weights; the loss there, and its predicted decrease: of this replica's share."""
-        solution = self._system.solve(damping)
+        solution, facts = self._control.solve(control)
         step = self._optimizer.step(self._expansion, self._system, solution)
         values = self._optimizer.moved(self._pass, self._expansion, step)
         return {
@@ -115,22 +129,47 @@ class Search:
             "beyond": self._optimizer.beyond_trial(self._expansion, self._system),
             "predicted": -self._optimizer.predicted_change(self._expansion, self._system, step),
             "iterations": solution.iterations,
+            "facts": facts,
+            "solved": tf.not_equal(solution.status, int(Status.NOT_FINITE)),
+            **self._slope(step),
         }
+
+    def _slope(self, step):
+        """Of the loss along a step, if it is asked for."""
+        if not self._optimizer.measures_progress:
+            return {}
+        return {"slope": nest.dot(self._expansion.gradient, step)}
 
     def _judge(self, state, proposal, after):
         """The state after a trial, from the loss `after` it."""
         values = proposal["values"]
         after += proposal["beyond"]
-        ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"])
-        accepted = (ratio > control.ACCEPT) & nest.all_finite(values)
-        damping, growth = control.adapt(state["damping"], state["growth"], ratio, accepted)
+        first = tf.equal(state["trials"], 0)
+        ratio = control.reduction_ratio(self._expansion.loss, after, proposal["predicted"], first)
+        solved = proposal["solved"] & nest.all_finite(values)
+        accepted = (ratio > control.ACCEPT) & solved
+        before = self._expansion.loss
+        following = self._control.next(state, proposal["facts"], ratio, accepted, before, after)
         keep = functools.partial(tf.where, accepted)
         return {
+            **self._progress(state, proposal, after, ratio),
             "trials": state["trials"] + 1,
             "accepted": accepted,
+            "solved": solved,
             "values": nest.map_live(keep, values, self._expansion.values),
-            "damping": damping,
-            "growth": growth,
+            **following,
             "ratio": tf.cast(ratio, tf.float32),
             "iterations": state["iterations"] + proposal["iterations"],
         }
+
+    def _progress(self, state, proposal, after, ratio):
+        """What this trial adds to the `Progress` of the step, if it is asked for."""
+        if not self._optimizer.measures_progress:
+            return {}
+        expansion = self._expansion
+        slope, predicted, values = (proposal[key] for key in ("slope", "predicted", "values"))
+        losses = expansion.loss, after, ratio
+        measured = convergence.after_trial(
+            state["progress"], *losses, slope, predicted, values, expansion.values
+        )
+        return {"progress": measured}

@@ -18,7 +18,9 @@ class SubBatch:
     built for one batch size, or keeps a state for each example.
 
     Attributes:
+        model_pass: The `TrainingPass` of the part.
         loss: Of the part, a scalar.
+        leaves: The curvature leaves of the part.
         jacobian: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being a list of
             curvature leaves.
         hessian: Symmetric `LinearMap` on that list: of the loss.
@@ -33,20 +35,20 @@ class SubBatch:
         share = None if most is None else -(-most // replicas.count())
         part = None if share is None else _part(model_pass, share)
         if part is None:
-            self._pass, forward = model_pass, expansion.forward
+            self.model_pass, forward = model_pass, expansion.forward
             self.jacobian = double_gradient.jacobian_at(forward)
         else:
-            self._pass = part
+            self.model_pass = part
             forward, self.jacobian = double_gradient.linearization(
                 "linearize", part, expansion.values
             )
         (self.loss,) = replicas.sums([forward.outputs["loss"]])
-        leaves = forward.outputs["outputs"]
-        self.hessian = curvature.loss_hessian(self._pass.loss_of_leaves, leaves)
+        self.leaves = forward.outputs["outputs"]
+        self.hessian = curvature.loss_hessian(self.model_pass.loss_of_leaves, self.leaves)
 
     def loss_at(self, values):
         """The loss of this replica's share of the part at other values of the weights."""
-        return self._pass(values)["loss"]
+        return self.model_pass(values)["loss"]
 
 
 def _part(model_pass, most):

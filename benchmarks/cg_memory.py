@@ -1,0 +1,99 @@
+"""Peak memory of a step of GaussNewton by conjugate gradients and of Adam, five million weights.
+
+Each side runs in a process of its own, and is what it holds (the weights, the state) and the peak
+of a step, over what the process held before: resident memory (Linux), in the size of the weights.
+Goal: at most twice Adam's.
+
+    python benchmarks/cg_memory.py [--width 1024] [--layers 5] [--batch 64]
+"""
+
+import argparse
+import os
+import pathlib
+import subprocess
+import sys
+
+import rich.console
+import rich.table
+
+SIDES = {
+    "Adam": None,
+    "GaussNewton, cg": {},
+    "GaussNewton, cg, curvature_batch": {"curvature_batch": 32},
+    "GaussNewton, cg, L2": {"l2": 1e-4},
+    'GaussNewton, cg, preconditioner="kfac"': {"preconditioner": "kfac"},
+}
+
+
+def resident(field):
+    """A line of the process' status, in bytes: VmRSS now, VmHWM at its peak."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def compiled(arguments, width, layers, batch):
+    """A model and its training step."""
+    import keras
+    import tensorflow as tf
+
+    import keras_fwd
+
+    arguments = None if arguments is None else dict(arguments)
+    l2 = None if arguments is None else arguments.pop("l2", None)
+    regularizer = None if l2 is None else keras.regularizers.L2(l2)
+    hidden = [
+        keras.layers.Dense(width, "tanh", kernel_regularizer=regularizer) for _ in range(layers)
+    ]
+    model = keras.Sequential([keras.Input((width,)), *hidden])
+    if arguments is None:
+        optimizer = keras.optimizers.Adam()
+    else:
+        optimizer = keras_fwd.GaussNewton(
+            solver="cg", max_solver_iterations=10, max_trials=2, **arguments
+        )
+    model.compile(optimizer, "mse")
+    x = tf.random.normal((batch, width), seed=0)
+    return model, tf.function(lambda: model.train_step((x, x))["loss"])
+
+
+def measure(side, options):
+    """Bytes at the peak of a step, and of the weights."""
+    _, small = compiled(SIDES[side], 64, options.layers, options.batch)
+    small()  # what TensorFlow sets up once
+    before = resident("VmRSS")
+    model, step = compiled(SIDES[side], options.width, options.layers, options.batch)
+    concrete = step.get_concrete_function()
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    concrete().numpy()
+    concrete().numpy()
+    weights = 4 * sum(int(v.value.shape.num_elements()) for v in model.trainable_variables)
+    return resident("VmHWM") - before, weights
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--layers", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print("bytes", *measure(options.side, options))
+        return
+    sizes = ["--width", options.width, "--layers", options.layers, "--batch", options.batch]
+    table = rich.table.Table(title="Peak memory")
+    for heading in ("step", "in weights", "in steps of Adam"):
+        table.add_column(heading)
+    adam = None
+    for side in SIDES:
+        command = [sys.executable, __file__, *map(str, sizes), "--side", side]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        peak, weights = map(int, done.stdout.split("bytes ")[1].split())
+        adam = adam or peak
+        table.add_row(side, f"{peak / weights:.1f}", f"{peak / adam:.2f}")
+    rich.console.Console().print(table)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    main()
