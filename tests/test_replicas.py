@@ -15,8 +15,12 @@ from keras_fwd.optimizers.factors import Factors
 
 HERE = pathlib.Path(__file__).parent
 SLOW = [
-    "dense dual",
+    "dense",
+    "dual converged",
     "iterative",
+    "repelled",
+    "jagged halved",
+    "nowhere",
     "adaptive rejected",
     "empirical embedded averaged",
     "normalized uneven monte_carlo",

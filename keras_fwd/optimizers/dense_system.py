@@ -23,7 +23,7 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
         scale: Variables like the weights: the largest norms of the columns seen so far, which
             follow; or empty for a system that is not scaled.
     """
-    columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
+    columns = _healthy(expansion, _columns(expansion))
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:
         curved = _healthy(expansion, _product(H, expansion.leaves, columns))
@@ -42,12 +42,27 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
 
 def dual_system(model_pass, expansion, kinds, H, ridge):
     """The system of few residuals, of vectors; arguments as in `dense_system`."""
-    columns = _healthy(expansion, expansion.jacobian.to_dense(CHUNK))
+    columns = _healthy(expansion, _columns(expansion))
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
     rows, residual = triangles.of_all_replicas(rows, residual, reduced=False)
     plain = all(variable.regularizer is None for variable in model_pass.variables)
     ridge = None if plain else _healthy(expansion, nest.ravel(ridge))
     return least_squares.DualLeastSquares(rows, residual, ridge, rest)
+
+
+def _columns(expansion):
+    """The Jacobian, `[m, n]`."""
+    J = expansion.jacobian
+    return _unless_empty(expansion.leaves, lambda: J.to_dense(CHUNK), J.shape[1])
+
+
+def _unless_empty(leaves, rows, n):
+    """`rows()`, `[m, n]`; of a replica without examples none, for vectorized ops fail on them."""
+    if replicas.count() == 1:
+        return rows()
+    size = tf.add_n([tf.size(leaf) for leaf in leaves])
+    dtype = nest.accumulator_dtype(leaves)
+    return tf.cond(size > 0, rows, lambda: tf.zeros([0, n], dtype))
 
 
 def _least_squares(model_pass, expansion, H, kinds, columns):
@@ -123,7 +138,8 @@ def _product(H, leaves, columns):
         return nest.ravel(H._mv(nest.unravel(c, leaves)), columns.dtype)
 
     mapped, _ = rowwise(column, tf.TensorSpec(columns.shape[:1], columns.dtype))
-    return tf.transpose(mapped(tf.transpose(columns)))
+    turned = tf.transpose(columns)
+    return _unless_empty(leaves, lambda: tf.transpose(mapped(turned)), columns.shape[1])
 
 
 def _residual_and_rest(H, kinds, expansion, model_pass):

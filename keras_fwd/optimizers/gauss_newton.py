@@ -60,8 +60,10 @@ class GaussNewton(CurvatureOptimizer):
     alone.
 
     Under `tf.distribute.MirroredStrategy` N replicas take the step that one would take with the
-    whole batch. With `"cg"` the graph of the step then grows with `max_solver_iterations`, for
-    replicas send each other nothing inside a loop: give it a low bound, or use `"dense"`.
+    whole batch: to rounding, but for a `"cg"` of many iterations that stops before the system is
+    solved, which on one device loses digits to rounding. With `"cg"` the graph of the step grows
+    with `max_solver_iterations`, for replicas send each other nothing inside a loop: give it a low
+    bound, or use `"dense"`.
 
     Args:
         learning_rate: Factor on the direction: a float, a schedule or a callable. Default 1.0.
