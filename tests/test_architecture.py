@@ -97,6 +97,7 @@ FLOORS = {
         "optimizers.graph_step",
         "optimizers.block_statistics",
         "optimizers.batch_preconditioner",
+        "optimizers.micro_batches",
         "optimizers.triangles",
         "optimizers.dense_system",
         "optimizers.krylov",

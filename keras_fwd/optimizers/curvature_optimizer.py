@@ -89,6 +89,10 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
         raise NotImplementedError
 
+    def new_pass(self, model):
+        """The `TrainingPass` of a model."""
+        return TrainingPass(model)
+
     def expansion(self, model_pass):
         """The loss of the batch to second order."""
         return Expansion(model_pass)
@@ -233,7 +237,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         known = mine.get(replicas.index())
         variables = list(model.trainable_variables)
         if known is None or [*map(id, known.variables)] != [*map(id, variables)]:
-            known = mine[replicas.index()] = TrainingPass(model)
+            known = mine[replicas.index()] = self.new_pass(model)
         return known
 
     def _search(self, model_pass, expansion, system):

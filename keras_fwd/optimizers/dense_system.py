@@ -3,8 +3,11 @@
 import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, model, nest
-from keras_fwd.linear_map import rowwise
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.linear_map import LinearMap, rowwise
 from keras_fwd.optimizers import replicas, triangles
+from keras_fwd.optimizers.micro_batches import MicroBatches
+from keras_fwd.optimizers.precision import is_half
 
 #: Columns of the Jacobian computed at once.
 CHUNK = 128
@@ -23,16 +26,17 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
         scale: Variables like the weights: the largest norms of the columns seen so far, which
             follow; or empty for a system that is not scaled.
     """
-    columns = _healthy(expansion, _columns(expansion))
+    _check_blocks(model_pass, kinds)
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:
+        columns = _healthy(expansion, _columns(expansion))
         curved = _healthy(expansion, _product(H, expansion.leaves, columns))
         (matrix,) = replicas.sums([tf.linalg.matmul(columns, curved, transpose_a=True)])
         matrix += tf.linalg.diag(ridge)
         gradient = _healthy(expansion, nest.ravel(expansion.gradient))
         norms = tf.sqrt(tf.maximum(tf.linalg.diag_part(matrix), 0.0))
         return least_squares.normal_equations(matrix, gradient, _largest(scale, norms))
-    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
+    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds)
     rows, residual = triangles.of_all_replicas(rows, residual, reduced=True)
     norms = _column_norms(rows)
     norms = tf.where(ridge > 0, tf.sqrt(norms**2 + ridge), norms)  # without, no square overflows
@@ -42,8 +46,7 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
 
 def dual_system(model_pass, expansion, kinds, H, ridge):
     """The system of few residuals, of vectors; arguments as in `dense_system`."""
-    columns = _healthy(expansion, _columns(expansion))
-    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
+    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds)
     rows, residual = triangles.of_all_replicas(rows, residual, reduced=False)
     plain = all(variable.regularizer is None for variable in model_pass.variables)
     ridge = None if plain else _healthy(expansion, nest.ravel(ridge))
@@ -65,12 +68,60 @@ def _unless_empty(leaves, rows, n):
     return tf.cond(size > 0, rows, lambda: tf.zeros([0, n], dtype))
 
 
-def _least_squares(model_pass, expansion, H, kinds, columns):
+def _least_squares(model_pass, expansion, H, kinds):
     """`A`, `b`, `r` with curvature `AᵀA` and gradient `Aᵀ b + r`; `r` is that of all replicas."""
-    rows = _rooted(H, kinds, expansion.leaves, columns)
-    parts = rows, *_residual_and_rest(H, kinds, expansion, model_pass)
-    rows, residual, rest = (_healthy(expansion, part) for part in parts)
+    parts = _residual_and_rest(H, kinds, expansion, model_pass)
+    residual, rest = (_healthy(expansion, part) for part in parts)
+    if isinstance(model_pass, MicroBatches):
+        return *_triangle(model_pass, expansion, H, kinds, residual), rest
+    columns = _healthy(expansion, _columns(expansion))
+    rows = _healthy(expansion, _rooted(H, kinds, expansion.leaves, columns))
     return rows, residual, *replicas.sums([rest])
+
+
+def _check_blocks(model_pass, kinds):
+    """Raise `ConfigurationError` for a pass in blocks whose rows have no closed form."""
+    if not isinstance(model_pass, MicroBatches):
+        return
+    if is_half(model_pass.outputs):
+        raise ConfigurationError(
+            'GaussNewton: `micro_batch` in half precision needs solver="cg". Received: the solver '
+            f'"dense", micro_batch={model_pass.size}.'
+        )
+    if "general" in kinds:
+        raise ConfigurationError(
+            'GaussNewton: `micro_batch` with the solver "dense" needs mse or a cross-entropy (with '
+            "its softmax or sigmoid as the last activation, or from_logits=True). Use "
+            f'solver="cg". Received: another loss, micro_batch={model_pass.size}.'
+        )
+
+
+def _triangle(model_pass, expansion, H, kinds, residual):
+    """As many rows as weights, of a pass in blocks: the rows of one block are alive at a time."""
+    residual = nest.unravel(residual, expansion.leaves)
+
+    def add(i, R, short):
+        leaves, J = model_pass.linearized(i, expansion.values)
+
+        def of_block(v):
+            curved = H._mv([model_pass.placed(i, part) for part in v])
+            return [model_pass.part(i, leaf) for leaf in curved]
+
+        spec = nest.spec(leaves)
+        block = LinearMap(of_block, of_block, spec, spec)
+        rows = _rooted(block, kinds, leaves, J.to_dense(CHUNK))
+        rows = _healthy(expansion, tf.cast(rows, R.dtype))
+        part = nest.ravel([model_pass.part(i, leaf) for leaf in residual], R.dtype)
+        both = tf.concat([R, rows], 0), tf.concat([short, part], 0)
+        return i + 1, *triangles.triangle(*both)
+
+    n = expansion.jacobian.shape[1]
+    start = tf.zeros([n, n], tf.float64), tf.zeros([n], tf.float64)
+    _, *both = tf.while_loop(
+        lambda i, *_: i < model_pass.blocks, add, (tf.constant(0), *start), parallel_iterations=1
+    )
+    dtype = nest.accumulator_dtype(expansion.leaves)
+    return [tf.cast(each, dtype) for each in both]
 
 
 def _column_norms(rows):

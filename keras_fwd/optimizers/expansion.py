@@ -37,6 +37,7 @@ class Expansion:
 
     def __init__(self, model_pass, pushforwards=True, scale=None):
         self.values = [tf.identity(variable.value) for variable in model_pass.variables]
+        self.forward: Any = None
         self.whole: Any = None
         self.jacobian: Any = None
         if pushforwards:
@@ -46,11 +47,14 @@ class Expansion:
             self.jacobian = to_leaves(J)
         else:
             self.forward = double_gradient.forward_pass("vjp", model_pass, self.values)
-        result = self.forward.outputs
+        self._measure(self.forward.outputs, self.forward.pull, scale)
+
+    def _measure(self, result, pull, scale):
+        """Loss and gradient, from what the pass returned and its pullback."""
         self.loss, self.leaves = result["loss"], result["outputs"]
         nothing = [None] * len(self.leaves)
         start = tf.ones_like(self.loss) if scale is None else tf.cast(scale, self.loss.dtype)
-        gradient = self.forward.pull({"loss": start, "outputs": nothing})
+        gradient = pull({"loss": start, "outputs": nothing})
         if scale is not None:
             gradient = nest.scale(1 / scale, gradient)
         self.loss, *self.gradient = replicas.sums([self.loss, *gradient])

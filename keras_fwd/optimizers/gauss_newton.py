@@ -14,7 +14,12 @@ from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
 from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.graph_step import GraphStep
-from keras_fwd.optimizers.iterative_system import iterative_system
+from keras_fwd.optimizers.iterative_system import (
+    check_iterative,
+    check_preconditioner,
+    iterative_system,
+)
+from keras_fwd.optimizers.micro_batches import BlockedExpansion, MicroBatches, check_blocks
 from keras_fwd.optimizers.precision import widened
 from keras_fwd.optimizers.sub_batch import SubBatch
 from keras_fwd.optimizers.trust_region import TrustRegion
@@ -27,7 +32,6 @@ DENSE_WEIGHTS = 1000
 DUAL_RESIDUALS = 512
 
 _SOLVERS = ("auto", "dense", "dual", "cg")
-_PRECONDITIONERS = ("kfac",)
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
@@ -88,6 +92,12 @@ class GaussNewton(CurvatureOptimizer):
             that only fits the part is rejected, or raises the damping. All examples are used where
             a part would not do: a loss that is no mean over examples, a fixed batch size, stateful
             layers.
+        micro_batch: How many examples of a batch the model holds at once; None (default) for all.
+            The step is that of the whole batch, to rounding; its gradient, each product with the
+            curvature and the loss of each trial run through the blocks one after the other, and
+            `"dense"` keeps the Jacobian of one block. For `"dense"` (of mse and cross-entropies)
+            and `"cg"`, on one device. Layers that keep a state or draw random numbers are refused;
+            a layer of your own must treat each example by itself.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
@@ -133,6 +143,7 @@ class GaussNewton(CurvatureOptimizer):
         max_trials=8,
         name="gauss_newton",
         curvature_batch=None,
+        micro_batch=None,
     ):
         auto = isinstance(damping, str) and damping == "auto"
         super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
@@ -146,7 +157,7 @@ class GaussNewton(CurvatureOptimizer):
         check_number("GaussNewton", "solver_tolerance", solver_tolerance)
         self.max_solver_iterations = int(max_solver_iterations)
         self.solver_tolerance = float(solver_tolerance)
-        _check_preconditioner(preconditioner, solver)
+        check_preconditioner(preconditioner, solver)
         self.preconditioner = preconditioner
         self._given_damping = "auto" if auto else self.initial_damping
         unknown = keras.initializers.Constant(-1.0)
@@ -155,14 +166,19 @@ class GaussNewton(CurvatureOptimizer):
         self._scale_fits = True
         if curvature_batch is not None:
             check_count("GaussNewton", "curvature_batch", curvature_batch)
-            _check_iterative("curvature_batch", curvature_batch, solver)
+            check_iterative("curvature_batch", curvature_batch, solver)
             curvature_batch = int(curvature_batch)
         self.curvature_batch = curvature_batch
+        if micro_batch is not None:
+            check_count("GaussNewton", "micro_batch", micro_batch)
+            check_blocks(self, micro_batch)
+            micro_batch = int(micro_batch)
+        self.micro_batch = micro_batch
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
-        """As `CurvatureOptimizer.train_step`; with a preconditioner compiled in eager code too."""
-        if self.preconditioner is None:
+        """As `CurvatureOptimizer.train_step`; with some arguments compiled in eager code too."""
+        if self.preconditioner is None and self.micro_batch is None:
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
@@ -189,8 +205,16 @@ class GaussNewton(CurvatureOptimizer):
             return TrustRegion(self.damping, self._radius, system, self.learning_rate)
         return super().control(system)
 
+    def new_pass(self, model):
+        """The `TrainingPass` of a model, in blocks if `micro_batch` is given."""
+        if self.micro_batch is None:
+            return super().new_pass(model)
+        return MicroBatches(model, self.micro_batch)
+
     def expansion(self, model_pass):
         """As `CurvatureOptimizer.expansion`, the gradient scaled on its way back."""
+        if self.micro_batch is not None:
+            return BlockedExpansion(model_pass, model_pass.loss_scale)
         return Expansion(model_pass, scale=model_pass.loss_scale)
 
     def linear_system(self, model_pass, expansion):
@@ -258,6 +282,7 @@ class GaussNewton(CurvatureOptimizer):
         if weights <= DENSE_WEIGHTS:
             return "dense"
         few = residuals is not None and residuals * replicas.count() <= DUAL_RESIDUALS
+        few = few and self.micro_batch is None
         return "dual" if few and "general" not in kinds else "cg"
 
     def get_config(self):
@@ -270,23 +295,5 @@ class GaussNewton(CurvatureOptimizer):
             "solver_tolerance": self.solver_tolerance,
             "preconditioner": self.preconditioner,
             "curvature_batch": self.curvature_batch,
+            "micro_batch": self.micro_batch,
         }
-
-
-def _check_preconditioner(preconditioner, solver):
-    if preconditioner is not None and preconditioner not in _PRECONDITIONERS:
-        raise ConfigurationError(
-            "GaussNewton: `preconditioner` must be one of "
-            f"{', '.join(map(repr, _PRECONDITIONERS))}, or None for none. "
-            f"Received: preconditioner={preconditioner!r}."
-        )
-    if preconditioner is not None:
-        _check_iterative("preconditioner", preconditioner, solver)
-
-
-def _check_iterative(argument, value, solver):
-    if solver not in ("auto", "cg"):
-        raise ConfigurationError(
-            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
-            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
-        )

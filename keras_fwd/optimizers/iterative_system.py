@@ -8,6 +8,8 @@ from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.krylov import KrylovSystem
 
+PRECONDITIONERS = ("kfac",)
+
 
 def iterative_system(optimizer, model_pass, expansion, seen, wide, H, ridge):
     """The system, of nests.
@@ -44,4 +46,25 @@ def _check_alone(preconditioner):
         raise ConfigurationError(
             "GaussNewton: `preconditioner` is for one device; with several replicas leave it out. "
             f"Received: preconditioner={preconditioner!r}, {replicas.count()} replicas."
+        )
+
+
+def check_preconditioner(preconditioner, solver):
+    """Raise `ConfigurationError` for one that is not known."""
+    if preconditioner is not None and preconditioner not in PRECONDITIONERS:
+        raise ConfigurationError(
+            "GaussNewton: `preconditioner` must be one of "
+            f"{', '.join(map(repr, PRECONDITIONERS))}, or None for none. "
+            f"Received: preconditioner={preconditioner!r}."
+        )
+    if preconditioner is not None:
+        check_iterative("preconditioner", preconditioner, solver)
+
+
+def check_iterative(argument, value, solver):
+    """Raise `ConfigurationError` for an argument that a direct solver does not take."""
+    if solver not in ("auto", "cg"):
+        raise ConfigurationError(
+            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
+            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
         )

@@ -13,14 +13,16 @@ def triangle(rows, residual):
         residual: `b`, `[m]`.
 
     Returns:
-        `[n, n]` and `[n]`, their last rows zero if m is less than n.
+        `[n, n]` and `[n]`, their last rows zero if m is less than n. Computed in double precision.
     """
-    n = rows.shape[1]
+    n, dtype = rows.shape[1], rows.dtype
+    rows, residual = tf.cast(rows, tf.float64), tf.cast(residual, tf.float64)
     Q, R = tf.linalg.qr(rows)
     short = tf.linalg.matvec(Q, residual, transpose_a=True)
     missing = n - tf.shape(R)[0]
     R, short = tf.pad(R, [[0, missing], [0, 0]]), tf.pad(short, [[0, missing]])
-    return tf.ensure_shape(R, [n, n]), tf.ensure_shape(short, [n])
+    R, short = tf.ensure_shape(R, [n, n]), tf.ensure_shape(short, [n])
+    return tf.cast(R, dtype), tf.cast(short, dtype)
 
 
 def of_all_replicas(rows, residual, reduced):
