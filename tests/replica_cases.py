@@ -86,6 +86,7 @@ def preconditioned():
 def refused():
     cases = [
         (preconditioned, {}, "`preconditioner` is for one device"),
+        (lambda: GaussNewton(micro_batch=8), {}, "a share of the batch each already"),
         (KFAC, {"run_eagerly": True}, "compiled code only"),
         (KFAC, {"jit_compile": True}, "XLA"),
     ]
