@@ -81,7 +81,7 @@ class TrainingPass:
     def __call__(self, values):
         """The losses at these values of the trainable variables, a list of tensors."""
         with Recorder(self.variables, values) as recorder:
-            outputs = self.model(self.batch[0], training=self.training)
+            outputs = self._run()
             loss = self._loss(outputs)
             stock = type(self.model).compute_loss is keras.Model.compute_loss
             self.loss_is_of_outputs = stock and not self.model.losses
@@ -105,14 +105,16 @@ class TrainingPass:
             outputs = self.model(x, training=self.training)
         return list(map(curvature_leaf, nest.flatten(outputs), self.losses))
 
+    def _run(self):
+        return self.model(self.batch[0], training=self.training)
+
     def loss_of_leaves(self, leaves):
         """The loss as a function of the curvature leaves, at fixed weights."""
         pairs = zip(leaves, nest.flatten(self.outputs), self.losses, strict=True)
         outputs = nest.pack(
             self.outputs, [model_output(leaf, output, loss) for leaf, output, loss in pairs]
         )
-        values = [variable.value for variable in self.variables]
-        with Recorder(self.variables, values):
+        with Recorder(self.variables, [variable.value for variable in self.variables]):
             return self._loss(outputs)
 
     def _loss(self, outputs):
@@ -192,9 +194,7 @@ def _activation(loss):
 
 def curvature_leaf(output, loss):
     """The logits of an output whose loss looks back to them, else the output."""
-    if _activation(loss) is None:
-        return output
-    return getattr(output, "_keras_logits", output)
+    return output if _activation(loss) is None else getattr(output, "_keras_logits", output)
 
 
 def is_logits(leaf, output, loss):

@@ -12,9 +12,9 @@ def diagonal(variables, values):
     return [tf.fill(tf.shape(v), tf.cast(_ridge(variable), v.dtype)) for variable, v in pairs]
 
 
-def added_to(curvature, variables):
-    """A `LinearMap` on the weights, and the Hessian of their L1 and L2 regularizers added to it."""
-    ridges = [_ridge(variable) for variable in variables]
+def added_to(curvature, variables, share=1.0):
+    """A `LinearMap` on the weights, and a share of the Hessian of their L1 and L2 regularizers."""
+    ridges = [share * _ridge(variable) for variable in variables]
     if not any(ridges):
         return curvature
 

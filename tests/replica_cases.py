@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import pathlib
+import re
 import sys
 import tempfile
 
@@ -10,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import KFAC
+from keras_fwd import KFAC, GaussNewton
 
 L = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -28,11 +30,15 @@ def plain():
     return [L.Dense(6, "tanh"), L.LayerNormalization(), L.Dense(2)]
 
 
-def compiled(scope, optimizer, layers=plain, **arguments):
+def ridged():
+    return [L.Dense(6, "tanh", kernel_regularizer="l2"), L.LayerNormalization(), L.Dense(2)]
+
+
+def compiled(scope, optimizer, layers=plain, loss="mse", **arguments):
     with scope:
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.Input([4]), *layers()])
-        model.compile(optimizer(), "mse", **arguments)
+        model.compile(optimizer(), loss, **arguments)
     return model
 
 
@@ -52,28 +58,35 @@ def assert_replicas_agree(model):
         np.testing.assert_array_equal(first, second)
 
 
-def assert_same_weights(left, right):
+def assert_same_weights(left, right, rtol=1e-10):
     for a, b in zip(left.get_weights(), right.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 100)
 
 
-def assert_as_one(layers=plain, epochs=3, **options):
-    """Two replicas against one with the whole batch."""
-    one = compiled(ALONE, lambda: KFAC(**options), layers)
-    both = compiled(two().scope(), lambda: KFAC(**options), layers)
-    histories = fit(one, epochs=epochs), fit(both, epochs=epochs)
+def assert_as_one(layers=plain, epochs=3, kind=KFAC, loss="mse", y=Y, rtol=1e-5, **options):
+    """Two replicas against one with the whole batch; returns the logs."""
+    one, both = (
+        compiled(scope, lambda: kind(**options), layers, loss) for scope in (ALONE, two().scope())
+    )
+    histories = fit(one, y=y, epochs=epochs), fit(both, y=y, epochs=epochs)
     assert_same_weights(one, both)
     assert_replicas_agree(both)
     for name, values in histories[0].items():
-        np.testing.assert_allclose(values, histories[1][name], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(values, histories[1][name], rtol=rtol, err_msg=name)
+    return histories[1]
 
 
 # -- cases
 
 
+def preconditioned():
+    return GaussNewton(solver="cg", preconditioner="kfac")
+
+
 def refused():
     cases = [
-        (keras_fwd.GaussNewton, {}, "trains on one device only"),
+        (preconditioned, {}, "`preconditioner` is for one device"),
+        (lambda: GaussNewton(micro_batch=8), {}, "a share of the batch each already"),
         (KFAC, {"run_eagerly": True}, "compiled code only"),
         (KFAC, {"jit_compile": True}, "XLA"),
     ]
@@ -94,6 +107,64 @@ def assert_raises(message, call):
         assert message in str(error) and "Received: " in str(error), error
     else:
         raise AssertionError(f"no error with {message!r}")
+
+
+def dense():
+    """By a trust region, whose norms of columns, radius and damping are those of the whole batch.
+
+    Then by Nielsen's rule, of a cross-entropy, and of a loss without a root in closed form.
+    """
+    assert_as_one(ridged, kind=GaussNewton, solver="dense")
+    assert_as_one(ridged, kind=GaussNewton, solver="dense", damping=0.1)
+    labels = np.arange(32) % 2
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert_as_one(kind=GaussNewton, loss=sparse, y=labels)
+    assert_as_one(kind=GaussNewton, loss="log_cosh")
+
+
+def dual():
+    assert_as_one(ridged, kind=GaussNewton, solver="dual")
+    assert_as_one(kind=GaussNewton, solver="dual", damping=0.1)
+
+
+def iterative():
+    """Few iterations, or so many that the system is solved.
+
+    Between, one replica does not even take the steps of itself with the batch in another order:
+    rounding takes the orthogonality of its vectors. The iterations are not compared for that.
+    """
+    options = {"kind": GaussNewton, "solver": "cg"}
+    assert_as_one(ridged, max_solver_iterations=3, **options)
+    few = {"max_solver_iterations": 5, "curvature_batch": 8, "damping": 0.1}
+    assert_as_one(ridged, **few, **options)
+
+
+def converged():
+    """Of so few weights that the system is solved in as many products."""
+
+    def small():
+        return [L.Dense(2, "tanh", kernel_regularizer="l2"), L.Dense(2)]
+
+    limits = {"max_solver_iterations": 60, "solver_tolerance": 1e-12}
+    one, both = (
+        compiled(scope, lambda: GaussNewton(solver="cg", **limits), small)
+        for scope in (ALONE, two().scope())
+    )
+    fit(one), fit(both)
+    assert_same_weights(one, both, rtol=1e-7)
+    assert_replicas_agree(both)
+
+
+def repelled():
+    """Steps that are rejected: by both replicas, and as often as by one."""
+    far = {"learning_rate": 4.0, "damping": 1e-6}
+    cases = [{"solver": "dense"}, {"solver": "dual", **far}]
+    for options in cases:
+        logs = assert_as_one(kind=GaussNewton, **options)
+        assert max(logs["solver_iterations"]) > 1, logs
+    few = {"solver": "cg", "max_solver_iterations": 3, **far}
+    logs = assert_as_one(kind=GaussNewton, **few)
+    assert max(logs["solver_iterations"]) > 3, logs
 
 
 def fixed():
@@ -154,18 +225,25 @@ def normalized():
     assert np.abs(moving[0] - moving[1]).max() > 0.01
 
 
-def uneven():
+def uneven(optimizers=(lambda: KFAC(fisher="type-2"),)):
     """Shares of the batch of different sizes, or empty."""
-    model = compiled(two().scope(), lambda: KFAC(fisher="type-2"))
-    for count in (21, 17):
-        losses = fit(model, X[:count], Y[:count])["loss"]
-        assert losses[-1] < losses[0]
-    assert_replicas_agree(model)
+    for optimizer in optimizers:
+        model = compiled(two().scope(), optimizer)
+        for count in (21, 17):
+            losses = fit(model, X[:count], Y[:count])["loss"]
+            assert losses[-1] < losses[0]
+        assert_replicas_agree(model)
 
 
-def not_finite():
+def jagged():
+    """The same, of Gauss-Newton."""
+    few = {"max_solver_iterations": 4, "damping": 0.1}
+    uneven([GaussNewton, lambda: GaussNewton(0.5, 0.1, "dual"), lambda: GaussNewton(**few)])
+
+
+def not_finite(optimizer=KFAC):
     """NaN in the share of the second replica is seen by both, and named."""
-    model = compiled(two().scope(), KFAC)
+    model = compiled(two().scope(), optimizer)
     fit(model, epochs=1)
     before = copies(model)
     bad = X.copy()
@@ -183,6 +261,27 @@ def not_finite():
         assert "NaN in inputs" in str(error), error
     else:
         raise AssertionError("no error")
+
+
+def nowhere():
+    """The same, of Gauss-Newton."""
+    not_finite(GaussNewton)
+    not_finite(lambda: GaussNewton(solver="dual"))
+    not_finite(lambda: GaussNewton(solver="cg", max_solver_iterations=3))
+
+
+def halved():
+    """Half precision, with the loss scaled."""
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("mixed_float16")
+    few = {"max_solver_iterations": 4, "damping": 0.1, "solver": "cg"}
+    for options in ({}, few):
+        model = compiled(two().scope(), lambda: GaussNewton(**options))  # noqa: B023
+        losses = fit(model, X.astype("float32"), Y.astype("float32"))["loss"]
+        assert losses[-1] < losses[0], losses
+        assert_replicas_agree(model)
+    keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx("float64")
 
 
 def traced():
@@ -232,22 +331,23 @@ def workers():
     """Each of two processes, by a loop of its own: `fit` of Keras does not know them."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     options = {"fisher": "type-2", "learning_rate": 0.1, "inverse_every": 2, "factor_every": 2}
-    both = compiled(strategy.scope(), lambda: KFAC(**options))
+    few = {"solver": "cg", "max_solver_iterations": 3}
+    optimizers = [
+        lambda: KFAC(**options),
+        lambda: GaussNewton(solver="dense"),
+        lambda: GaussNewton(solver="dual"),
+        lambda: GaussNewton(**few),
+    ]
+    page = pathlib.Path(__file__).resolve().parents[1] / "docs" / "devices.md"
+    (loop,) = re.findall(r"^```py\n(def train.*?)^```", page.read_text(), re.M | re.S)
+    exec(compile(loop, page.name, "exec"), scope := {"tf": tf})
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16, drop_remainder=True)
-    policy = tf.data.Options()
-    policy.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    data = strategy.experimental_distribute_dataset(data.with_options(policy))
-
-    @tf.function
-    def step(batch):
-        return strategy.run(both.train_step, args=(batch,))
-
-    for _ in range(3):
-        for batch in data:
-            step(batch)
-    one = compiled(ALONE, lambda: KFAC(**options))
-    fit(one)
-    assert_same_weights(one, both)
+    for optimizer in optimizers:
+        both = compiled(strategy.scope(), optimizer)
+        assert "damping" in scope["train"](both, strategy, data, epochs=3)
+        one = compiled(ALONE, optimizer)
+        fit(one)
+        assert_same_weights(one, both, rtol=1e-7)  # a worker gets every other example
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ CONFIG = {
     "solver_tolerance": 0.125,
     "preconditioner": "kfac",
     "curvature_batch": 16,
+    "micro_batch": None,
     "max_trials": 3,
     "geodesic": False,
 }

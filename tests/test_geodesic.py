@@ -160,6 +160,7 @@ def test_what_it_cannot_do_is_refused():
         ({"loss": "huber"}, {}, 'loss="mse"'),
         ({"loss": "mse"}, {"solver": "cg"}, "direct solver"),
         ({"loss": "mse"}, {"curvature_batch": 4}, "direct solver"),
+        ({"loss": "mse"}, {"micro_batch": 4}, "whole batch at once"),
     ]
     for compiled, options, message in cases:
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])

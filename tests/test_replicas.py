@@ -1,4 +1,4 @@
-"""`KFAC` on several devices: two of the CPU, in a process of their own; and in two processes."""
+"""Training on several devices: two of the CPU, in a process of their own; and in two processes."""
 
 import contextlib
 import json
@@ -15,6 +15,12 @@ from keras_fwd.optimizers.factors import Factors
 
 HERE = pathlib.Path(__file__).parent
 SLOW = [
+    "dense",
+    "dual converged",
+    "iterative",
+    "repelled",
+    "jagged halved",
+    "nowhere",
     "adaptive rejected",
     "empirical embedded averaged",
     "normalized uneven monte_carlo",

@@ -89,12 +89,19 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
         raise NotImplementedError
 
+    def new_pass(self, model):
+        """The `TrainingPass` of a model."""
+        return TrainingPass(model)
+
     def expansion(self, model_pass):
         """The loss of the batch to second order."""
         return Expansion(model_pass)
 
     def predicted_change(self, expansion, system, step):
-        """Of the loss by the quadratic model, for the step that `system` solved for last."""
+        """Of the loss by the quadratic model, for the step that `system` solved for last.
+
+        This replica's share of it.
+        """
         del system
         return expansion.predicted_change(step)
 
@@ -244,7 +251,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         known = mine.get(replicas.index())
         variables = list(model.trainable_variables)
         if known is None or [*map(id, known.variables)] != [*map(id, variables)]:
-            known = mine[replicas.index()] = TrainingPass(model)
+            known = mine[replicas.index()] = self.new_pass(model)
         return known
 
     def _search(self, model_pass, expansion, system):

@@ -3,12 +3,16 @@
 import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, model, nest
-from keras_fwd.linear_map import rowwise
-from keras_fwd.optimizers.batch_jacobian import batch_jacobian
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.linear_map import LinearMap, rowwise
+from keras_fwd.optimizers import replicas, triangles
+from keras_fwd.optimizers.batch_jacobian import CHUNK, batch_jacobian
+from keras_fwd.optimizers.micro_batches import MicroBatches
+from keras_fwd.optimizers.precision import is_half
 
 
 def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
-    """The system of few weights, of vectors.
+    """The system of few weights, of vectors; that of the whole batch in all replicas.
 
     Args:
         model_pass: The `keras_fwd.model.TrainingPass` of the batch.
@@ -20,19 +24,20 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
         scale: Variables like the weights: the largest scales seen so far, which follow; or empty
             for a system that is not scaled.
     """
-    columns = batch_jacobian(model_pass, expansion)
+    _check_blocks(model_pass, kinds)
     ridge = _healthy(expansion, nest.ravel(ridge))
     if "general" in kinds:
-        columns = _healthy(expansion, columns)
+        columns = _healthy(expansion, _columns(model_pass, expansion))
         curved = _healthy(expansion, _product(H, expansion.leaves, columns))
-        matrix = tf.linalg.matmul(columns, curved, transpose_a=True) + tf.linalg.diag(ridge)
+        (matrix,) = replicas.sums([tf.linalg.matmul(columns, curved, transpose_a=True)])
+        matrix += tf.linalg.diag(ridge)
         gradient = _healthy(expansion, nest.ravel(expansion.gradient))
         norms = tf.sqrt(tf.maximum(tf.linalg.diag_part(matrix), 0.0))
         return least_squares.normal_equations(
             matrix, gradient, _largest(scale, norms, model_pass.variables)
         )
-    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
-    rows = _healthy(expansion, rows)
+    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds)
+    rows, residual = triangles.of_all_replicas(_healthy(expansion, rows), residual, reduced=True)
     norms = _column_norms(rows)
     norms = tf.where(ridge > 0, tf.sqrt(norms**2 + ridge), norms)  # without, no square overflows
     largest = _largest(scale, norms, model_pass.variables)
@@ -41,18 +46,81 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
 
 def dual_system(model_pass, expansion, kinds, H, ridge):
     """The system of few residuals, of vectors; arguments as in `dense_system`."""
-    columns = batch_jacobian(model_pass, expansion)
-    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds, columns)
+    rows, residual, rest = _least_squares(model_pass, expansion, H, kinds)
+    rows, residual = triangles.of_all_replicas(rows, residual, reduced=False)
     plain = all(variable.regularizer is None for variable in model_pass.variables)
     ridge = None if plain else _healthy(expansion, nest.ravel(ridge))
     return least_squares.DualLeastSquares(rows, residual, ridge, rest)
 
 
-def _least_squares(model_pass, expansion, H, kinds, columns):
-    """`A`, `b`, `r` with curvature `AᵀA` and gradient `Aᵀ b + r`."""
-    rows = _rooted(H, kinds, expansion.leaves, columns)
+def _columns(model_pass, expansion):
+    """The Jacobian, `[m, n]`."""
+    n = expansion.jacobian.shape[1]
+    return _unless_empty(expansion.leaves, lambda: batch_jacobian(model_pass, expansion), n)
+
+
+def _unless_empty(leaves, rows, n):
+    """`rows()`, `[m, n]`; of a replica without examples none, for vectorized ops fail on them."""
+    if replicas.count() == 1:
+        return rows()
+    size = tf.add_n([tf.size(leaf) for leaf in leaves])
+    dtype = nest.accumulator_dtype(leaves)
+    return tf.cond(size > 0, rows, lambda: tf.zeros([0, n], dtype))
+
+
+def _least_squares(model_pass, expansion, H, kinds):
+    """`A`, `b`, `r` with curvature `AᵀA` and gradient `Aᵀ b + r`; `r` is that of all replicas."""
     parts = _residual_and_rest(H, kinds, expansion, model_pass)
-    return rows, *(_healthy(expansion, part) for part in parts)
+    residual, rest = (_healthy(expansion, part) for part in parts)
+    if isinstance(model_pass, MicroBatches):
+        return *_triangle(model_pass, expansion, H, kinds, residual), rest
+    rows = _rooted(H, kinds, expansion.leaves, _columns(model_pass, expansion))
+    return rows, residual, *replicas.sums([rest])
+
+
+def _check_blocks(model_pass, kinds):
+    """Raise `ConfigurationError` for a pass in blocks whose rows have no closed form."""
+    if not isinstance(model_pass, MicroBatches):
+        return
+    if is_half(model_pass.outputs):
+        raise ConfigurationError(
+            'GaussNewton: `micro_batch` in half precision needs solver="cg". Received: the solver '
+            f'"dense", micro_batch={model_pass.size}.'
+        )
+    if "general" in kinds:
+        raise ConfigurationError(
+            'GaussNewton: `micro_batch` with the solver "dense" needs mse or a cross-entropy (with '
+            "its softmax or sigmoid as the last activation, or from_logits=True). Use "
+            f'solver="cg". Received: another loss, micro_batch={model_pass.size}.'
+        )
+
+
+def _triangle(model_pass, expansion, H, kinds, residual):
+    """As many rows as weights, of a pass in blocks: the rows of one block are alive at a time."""
+    residual = nest.unravel(residual, expansion.leaves)
+
+    def add(i, R, short):
+        leaves, J = model_pass.linearized(i, expansion.values)
+
+        def of_block(v):
+            curved = H._mv([model_pass.placed(i, part) for part in v])
+            return [model_pass.part(i, leaf) for leaf in curved]
+
+        spec = nest.spec(leaves)
+        block = LinearMap(of_block, of_block, spec, spec)
+        rows = _rooted(block, kinds, leaves, J.to_dense(CHUNK))
+        rows = expansion.free.columns(_healthy(expansion, tf.cast(rows, R.dtype)))
+        part = nest.ravel([model_pass.part(i, leaf) for leaf in residual], R.dtype)
+        both = tf.concat([R, rows], 0), tf.concat([short, part], 0)
+        return i + 1, *triangles.triangle(*both)
+
+    n = expansion.jacobian.shape[1]
+    start = tf.zeros([n, n], tf.float64), tf.zeros([n], tf.float64)
+    _, *both = tf.while_loop(
+        lambda i, *_: i < model_pass.blocks, add, (tf.constant(0), *start), parallel_iterations=1
+    )
+    dtype = nest.accumulator_dtype(expansion.leaves)
+    return [tf.cast(each, dtype) for each in both]
 
 
 def _column_norms(rows):
@@ -131,7 +199,8 @@ def _product(H, leaves, columns):
         return nest.ravel(H._mv(nest.unravel(c, leaves)), columns.dtype)
 
     mapped, _ = rowwise(column, tf.TensorSpec(columns.shape[:1], columns.dtype))
-    return tf.transpose(mapped(tf.transpose(columns)))
+    turned = tf.transpose(columns)
+    return _unless_empty(leaves, lambda: tf.transpose(mapped(turned)), columns.shape[1])
 
 
 def _residual_and_rest(H, kinds, expansion, model_pass):

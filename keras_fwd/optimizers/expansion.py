@@ -21,7 +21,8 @@ class Expansion:
         leaves: The curvature leaves: outputs, or logits.
         whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
         jacobian: `LinearMap` from the weights to the leaves.
-        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped.
+        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped;
+            in several replicas, their sum is.
         free: Set by optimizers that know bounds: the `keras_fwd.optimizers.bounds.Free` entries.
         mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
@@ -37,6 +38,7 @@ class Expansion:
 
     def __init__(self, model_pass, pushforwards=True, scale=None):
         self.values = [tf.identity(variable.value) for variable in model_pass.variables]
+        self.forward: Any = None
         self.whole: Any = None
         self.jacobian: Any = None
         if pushforwards:
@@ -45,11 +47,14 @@ class Expansion:
             self.jacobian = to_leaves(J)
         else:
             self.forward = double_gradient.forward_pass("vjp", model_pass, self.values)
-        result = self.forward.outputs
+        self._measure(self.forward.outputs, self.forward.pull, scale)
+
+    def _measure(self, result, pull, scale):
+        """Loss and gradient, from what the pass returned and its pullback."""
         self.loss, self.leaves = result["loss"], result["outputs"]
         nothing = [None] * len(self.leaves)
         start = tf.ones_like(self.loss) if scale is None else tf.cast(scale, self.loss.dtype)
-        gradient = self.forward.pull({"loss": start, "outputs": nothing})
+        gradient = pull({"loss": start, "outputs": nothing})
         if scale is not None:
             gradient = nest.scale(1 / scale, gradient)
         self.loss, *self.gradient = replicas.sums([self.loss, *gradient])
@@ -61,8 +66,8 @@ class Expansion:
         self.mean_eigenvalue: Any = None
 
     def predicted_change(self, step):
-        """`⟨g, s⟩ + ½ ⟨s, C s⟩`."""
-        linear = nest.dot(self.gradient, step)
+        """`⟨g, s⟩ + ½ ⟨s, C s⟩`, this replica's share of it."""
+        linear = nest.dot(self.gradient, step) / replicas.count()
         return linear + nest.dot(step, self.curvature._mv(step)) / 2
 
 

@@ -6,16 +6,21 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, nest, solvers, weight_penalties
+from keras_fwd import curvature, least_squares, nest, weight_penalties
 from keras_fwd.checks import check_count, check_flag, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers import bounds
-from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
+from keras_fwd.optimizers import bounds, replicas
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
 from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.geodesic import Geodesic, check_geodesic
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.iterative_system import (
+    check_iterative,
+    check_preconditioner,
+    iterative_system,
+)
+from keras_fwd.optimizers.micro_batches import BlockedExpansion, MicroBatches, check_blocks
 from keras_fwd.optimizers.precision import widened
 from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
 from keras_fwd.optimizers.residual_pass import ResidualPass
@@ -30,7 +35,6 @@ DENSE_WEIGHTS = 1000
 DUAL_RESIDUALS = 512
 
 _SOLVERS = ("auto", "dense", "dual", "cg")
-_PRECONDITIONERS = ("kfac",)
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
@@ -66,6 +70,12 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     Large batches serve it best: on a batch with fewer residuals than weights it can fit the batch
     alone.
 
+    Under `tf.distribute.MirroredStrategy` N replicas take the step that one would take with the
+    whole batch: to rounding, but for a `"cg"` of many iterations that stops before the system is
+    solved, which on one device loses digits to rounding. With `"cg"` the graph of the step grows
+    with `max_solver_iterations`, for replicas send each other nothing inside a loop: give it a low
+    bound, or use `"dense"`.
+
     Args:
         learning_rate: Factor on the direction: a float, a schedule or a callable. Default 1.0.
         damping: `"auto"` (default): with the dense solver a trust region, else `λ = 1e-3` at first.
@@ -93,10 +103,16 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             a curved valley in far fewer steps; refused where twice the acceleration is longer than
             three quarters of the step. For `"mse"` with a direct solver. Default False. It serves
             fits to many digits best, and then with a `damping` like 1e-3.
+        micro_batch: How many examples of a batch the model holds at once; None (default) for all.
+            The step is that of the whole batch, to rounding; its gradient, each product with the
+            curvature and the loss of each trial run through the blocks one after the other, and
+            `"dense"` keeps the Jacobian of one block. For `"dense"` (of mse and cross-entropies)
+            and `"cg"`, on one device. Layers that keep a state or draw random numbers are refused;
+            a layer of your own must treat each example by itself.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
-            model without trainable weights; several replicas.
+            model without trainable weights; a preconditioner with several replicas.
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 
@@ -124,6 +140,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     (array([[3.]], dtype=float32), array([1.], dtype=float32))
     """
 
+    works_on_replicas = True
     measures_progress = True
     takes_loss_scale = True
 
@@ -139,6 +156,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         name="gauss_newton",
         curvature_batch=None,
         geodesic=False,
+        micro_batch=None,
     ):
         auto = isinstance(damping, str) and damping == "auto"
         super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
@@ -152,7 +170,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         check_number("GaussNewton", "solver_tolerance", solver_tolerance)
         self.max_solver_iterations = int(max_solver_iterations)
         self.solver_tolerance = float(solver_tolerance)
-        _check_preconditioner(preconditioner, solver)
+        check_preconditioner(preconditioner, solver)
         self.preconditioner = preconditioner
         self._given_damping = "auto" if auto else self.initial_damping
         unknown = keras.initializers.Constant(-1.0)
@@ -160,16 +178,21 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         self._own = self._region = None  # the region of `fit`, and that of the present batch
         if curvature_batch is not None:
             check_count("GaussNewton", "curvature_batch", curvature_batch)
-            _check_iterative("curvature_batch", curvature_batch, solver)
+            check_iterative("curvature_batch", curvature_batch, solver)
             curvature_batch = int(curvature_batch)
         self.curvature_batch = curvature_batch
         check_flag("GaussNewton", "geodesic", geodesic)
         self.geodesic = bool(geodesic)
+        if micro_batch is not None:
+            check_count("GaussNewton", "micro_batch", micro_batch)
+            check_blocks(self, micro_batch)
+            micro_batch = int(micro_batch)
+        self.micro_batch = micro_batch
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
-        """As `CurvatureOptimizer.train_step`; with a preconditioner compiled in eager code too."""
-        if self.preconditioner is None:
+        """As `CurvatureOptimizer.train_step`; with some arguments compiled in eager code too."""
+        if self.preconditioner is None and self.micro_batch is None:
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
@@ -202,10 +225,17 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             return TrustRegion(self.damping, self._region.radius, system, self.learning_rate)
         return super().control(system)
 
+    def new_pass(self, model):
+        """The `TrainingPass` of a model, in blocks if `micro_batch` is given."""
+        if self.micro_batch is None:
+            return super().new_pass(model)
+        return MicroBatches(model, self.micro_batch)
+
     def expansion(self, model_pass):
         """As `CurvatureOptimizer.expansion`: scaled on its way back, of what may move."""
         bounds.project(model_pass.variables)
-        expansion = Expansion(model_pass, scale=model_pass.loss_scale)
+        kind = Expansion if self.micro_batch is None else BlockedExpansion
+        expansion = kind(model_pass, scale=model_pass.loss_scale)
         bounds.restrict(expansion, model_pass.variables)
         return expansion
 
@@ -225,24 +255,14 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         ridge = weight_penalties.diagonal(model_pass.variables, expansion.values)
         region = self._region = self._region_of(model_pass)
         J = wide.jacobian
-        expansion.curvature = weight_penalties.added_to(J.T @ H @ J, model_pass.variables)
+        share = 1 / replicas.count()
+        GGN = J.T @ H @ J
+        expansion.curvature = weight_penalties.added_to(GGN, model_pass.variables, share)
         solver = self._choose(J, kinds)
         if self.geodesic:
-            check_geodesic(kinds, solver, expansion.leaves)
+            check_geodesic(kinds, solver, expansion.leaves, self.micro_batch)
         if solver == "cg":
-            limits = self.solver_tolerance, self.max_solver_iterations
-            if self.preconditioner is not None:
-                narrow = H  # in the dtype of the forward pass, from which the factors are read
-                if wide.leaves is not expansion.leaves:
-                    narrow = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
-                step = self.step_number()
-                near = BatchPreconditioner(model_pass, expansion, narrow, ridge, step)
-                system = expansion.curvature, expansion.gradient
-                return solvers.ConjugateGradient(*system, *limits, near)
-            if model_pass.loss_is_of_outputs and seen is model_pass:
-                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, wide.leaves)
-                return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
-            return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
+            return iterative_system(self, model_pass, expansion, seen, wide, H, ridge)
         if solver == "dual":
             system = dual_system(model_pass, wide, kinds, H, ridge)
         else:
@@ -265,7 +285,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         if not isinstance(system, least_squares.OnNests | Geodesic):
             return super().predicted_change(expansion, system, step)
         linear = nest.dot(expansion.gradient, step)
-        return linear + tf.cast(system.bend(step), linear.dtype) / 2
+        return (linear + tf.cast(system.bend(step), linear.dtype) / 2) / replicas.count()
 
     def _seen(self, model_pass, expansion):
         """The pass that the curvature is taken from, and its expansion in single precision."""
@@ -276,6 +296,14 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         seen.leaves, seen.whole = part.leaves, expansion.free.map(part.jacobian)
         seen.jacobian = to_leaves(seen.whole)
         return part.model_pass, widened(seen, model_pass.loss_scale)
+
+    def take_step(self, model_pass, expansion, search):
+        """As `CurvatureOptimizer.take_step`, with the same weights in all replicas.
+
+        Each solves the same system; on unlike devices, the solutions differ by rounding.
+        """
+        search = {**search, "values": replicas.first(search["values"])}
+        super().take_step(model_pass, expansion, search)
 
     def _choose(self, J, kinds):
         residuals, weights = J.shape
@@ -291,7 +319,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             return "cg"
         if weights <= DENSE_WEIGHTS:
             return "dense"
-        few = residuals is not None and residuals <= DUAL_RESIDUALS
+        few = residuals is not None and residuals * replicas.count() <= DUAL_RESIDUALS
+        few = few and self.micro_batch is None
         return "dual" if few and "general" not in kinds else "cg"
 
     def get_config(self):
@@ -305,23 +334,5 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             "preconditioner": self.preconditioner,
             "curvature_batch": self.curvature_batch,
             "geodesic": self.geodesic,
+            "micro_batch": self.micro_batch,
         }
-
-
-def _check_preconditioner(preconditioner, solver):
-    if preconditioner is not None and preconditioner not in _PRECONDITIONERS:
-        raise ConfigurationError(
-            "GaussNewton: `preconditioner` must be one of "
-            f"{', '.join(map(repr, _PRECONDITIONERS))}, or None for none. "
-            f"Received: preconditioner={preconditioner!r}."
-        )
-    if preconditioner is not None:
-        _check_iterative("preconditioner", preconditioner, solver)
-
-
-def _check_iterative(argument, value, solver):
-    if solver not in ("auto", "cg"):
-        raise ConfigurationError(
-            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
-            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
-        )

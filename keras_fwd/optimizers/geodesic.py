@@ -2,6 +2,7 @@
 
 from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.precision import is_half
 
 #: A step is rejected where twice the acceleration is longer than this share of the velocity.
@@ -50,9 +51,14 @@ class Geodesic:
         return getattr(self._system, name)
 
 
-def check_geodesic(kinds, solver, leaves):
+def check_geodesic(kinds, solver, leaves, micro_batch):
     """Raise `ConfigurationError` where the acceleration is not defined, or would not be exact."""
     rule = "GaussNewton: `geodesic=True` needs"
+    if replicas.count() > 1 or micro_batch is not None:
+        raise ConfigurationError(
+            f"{rule} one device and the whole batch at once. Received: {replicas.count()} "
+            f"replicas, micro_batch={micro_batch}."
+        )
     if set(kinds) != {"squares"}:
         raise ConfigurationError(
             f'{rule} loss="mse", a sum of squares. Received: another loss. Leave `geodesic` out.'

@@ -233,7 +233,7 @@ class KFAC(KroneckerOptimizer):
     def predicted_change(self, expansion, system, step):
         """By the exact Gauss-Newton matrix on the batch."""
         del expansion, step
-        return system.predicted_change
+        return system.predicted_change / replicas.count()
 
     def next_damping(self, expansion, search):
         """Follows the reduction ratio of the steps that are judged."""

@@ -39,6 +39,21 @@ def means(tensors):
     return tensors if count() == 1 else _all_reduce("mean", tensors)
 
 
+def first(tensors):
+    """The tensors of the first replica, in all of them."""
+    if count() == 1:
+        return tensors
+    mine = index() == 0
+    return sums([tensor if mine else tf.zeros_like(tensor) for tensor in tensors])
+
+
+def gather(tensor):
+    """Those of all replicas, one after the other along the first axis; it may differ in length."""
+    if count() == 1:
+        return tensor
+    return tf.distribute.get_replica_context().all_gather(tensor, axis=0)
+
+
 def _all_reduce(how, tensors):
     result = list(tensors)
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # packed together if they agree

@@ -62,7 +62,10 @@ class Search:
             more = needed(state)
             held = self._control_of(state)
             proposal = tf.cond(more, lambda: propose(held), self._nothing)
-            (after,) = replicas.sums([proposal["after"]])
+            shares = [proposal["after"], proposal["predicted"]]
+            after, proposal["predicted"] = replicas.sums(shares)
+            # Equal but for rounding in all replicas; made equal, for decisions hang on them.
+            proposal["facts"] = tuple(replicas.first(proposal["facts"]))
             return tf.cond(more, lambda: self._judge(state, proposal, after), lambda: state)
 
         state = self._start()
@@ -120,7 +123,7 @@ class Search:
         return {name: state[name] for name in self._control.variables}
 
     def _propose(self, control):
-        """New weights and the loss there: of this replica's share of the batch."""
+        """New weights; the loss there, and its predicted decrease: of this replica's share."""
         solution, damping, facts = self._control.solve(control)
         straight = self._optimizer.step_from(self._expansion, self._system, solution)
         reached = self._optimizer.moved(self._pass, self._expansion, straight)
