@@ -6,14 +6,13 @@ import math
 import keras
 import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, model, nest, solvers
-from keras_fwd.checks import check_count, check_number
+from keras_fwd import curvature, least_squares, model, nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
 from keras_fwd.optimizers.expansion import Expansion, to_leaves
 from keras_fwd.optimizers.graph_step import GraphStep
+from keras_fwd.optimizers.iterative_system import Parts, check_options, iterative_system
 from keras_fwd.optimizers.precision import widened
 from keras_fwd.optimizers.sub_batch import SubBatch
 from keras_fwd.optimizers.trust_region import TrustRegion
@@ -26,7 +25,6 @@ DENSE_WEIGHTS = 1000
 DUAL_RESIDUALS = 512
 
 _SOLVERS = ("auto", "dense", "dual", "cg")
-_PRECONDITIONERS = ("kfac",)
 
 
 @keras.saving.register_keras_serializable(package="keras_fwd")
@@ -68,19 +66,27 @@ class GaussNewton(CurvatureOptimizer):
             (matrix-free), or `"auto"` (default): the first of these that fits.
         max_solver_iterations: Bound on the iterations of `"cg"`. Default 50.
         solver_tolerance: Relative residual at which `"cg"` stops. Default 1e-3.
-        preconditioner: Of `"cg"`, used where `"auto"` chooses it: `"kfac"`, the Kronecker factors
-            of the batch as in `KFAC`, renewed in every step; or None (default). The solution is the
-            same, up to the tolerance. A deep autoencoder with little damping needs two fifths of
-            the iterations to a tolerance of 1e-3, a tenth to 1e-1, and each takes up to twice the
-            time; with much damping, or few weights, there is nothing to gain.
+        preconditioner: Of `"cg"`. `"kfac"`: the Kronecker factors of the batch as in `KFAC`; a deep
+            autoencoder with little damping needs two fifths of the iterations to a tolerance of
+            1e-3, a tenth to 1e-1, and each takes up to twice the time. `"diagonal"`: the diagonal
+            of the curvature from random probes, to the power 0.75; for weights of very different
+            scales. Both are renewed in every step, and leave the solution as it is, up to the
+            tolerance; with much damping, or few weights, there is nothing to gain. None (default)
+            for none.
         max_trials: Trials on a batch before its step is rejected for good. Default 8.
         name: Name of the optimizer.
-        curvature_batch: How many examples of a batch the curvature is taken from, at even
-            distances, by `"cg"`, which it lets `"auto"` choose; None (default) for all. The
-            gradient is that of the whole batch, and so is the loss that a step is judged by: one
-            that only fits the part is rejected, or raises the damping. All examples are used where
-            a part would not do: a loss that is no mean over examples, a fixed batch size, stateful
-            layers.
+        curvature_batch: How many examples of a batch `"cg"` takes the curvature from, at even
+            distances; None (default) for all. The gradient is that of the whole batch, and so is
+            the loss that a step is judged by: one that only fits the part is rejected, or raises
+            the damping. All examples are used where a part would not do: a loss that is no mean
+            over examples, a fixed batch size, stateful layers. `"auto"` chooses `"cg"` for it.
+        progress_tolerance: `"cg"` also stops when the quadratic model falls by less than this share
+            of itself an iteration; Martens takes 5e-4. None (default) for no such test.
+        warm_start: Whether `"cg"` starts from the last step, at its best length. Default False.
+        backtracking: Whether to take, of the iterates that `"cg"` has had at growing distances, the
+            one with the best loss: from the last back as long as it falls. Default False.
+
+        The options of `"cg"` serve where `"auto"` chooses it.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
@@ -89,10 +95,13 @@ class GaussNewton(CurvatureOptimizer):
         NumericalError: 20 batches in a row without a finite loss.
 
     Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`: as many JVPs as
-        weights, vectorized; `"cg"`: about one gradient an iteration, of
-        the `curvature_batch`. `preconditioner="kfac"`: a
-        pullback and the factors a step, their inverses a trial, cubic in the width of a layer, and
-        two products of each matrix of weights with them an iteration.
+        weights, vectorized; `"cg"`: about one gradient an iteration, of the `curvature_batch`.
+        `preconditioner="kfac"`: a pullback and the factors a step, their inverses a trial, cubic in
+        the width of a layer, and two products of each matrix of weights with them an iteration;
+        `"diagonal"`: four pullbacks a step. `warm_start`: a vector of weights in the state.
+        `backtracking`: two forward passes or more a trial, and the iterates, 14 of 50. Vectors of
+        weights in the place of outputs are kept by `"cg"` beside weight regularizers, and with a
+        preconditioner, `curvature_batch` or `warm_start`.
 
     References:
         Marquardt, J. SIAM 11 (1963); Moré, The Levenberg-Marquardt algorithm: implementation and
@@ -125,6 +134,9 @@ class GaussNewton(CurvatureOptimizer):
         max_trials=8,
         name="gauss_newton",
         curvature_batch=None,
+        progress_tolerance=None,
+        warm_start=False,
+        backtracking=False,
     ):
         auto = isinstance(damping, str) and damping == "auto"
         super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
@@ -134,27 +146,34 @@ class GaussNewton(CurvatureOptimizer):
                 f"Received: solver={solver!r}."
             )
         self.solver = solver
-        check_count("GaussNewton", "max_solver_iterations", max_solver_iterations)
-        check_number("GaussNewton", "solver_tolerance", solver_tolerance)
+        check_options(
+            solver,
+            max_solver_iterations,
+            solver_tolerance,
+            preconditioner,
+            progress_tolerance,
+            warm_start,
+            backtracking,
+            curvature_batch,
+        )
         self.max_solver_iterations = int(max_solver_iterations)
         self.solver_tolerance = float(solver_tolerance)
-        _check_preconditioner(preconditioner, solver)
         self.preconditioner = preconditioner
+        self.progress_tolerance = None if progress_tolerance is None else float(progress_tolerance)
+        self.warm_start = warm_start
+        self.backtracking = backtracking
+        self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
         self._given_damping = "auto" if auto else self.initial_damping
         unknown = keras.initializers.Constant(-1.0)
         self._radius = self.add_variable((), unknown, "float64", name="radius")
         self._scale = []
         self._scale_fits = True
-        if curvature_batch is not None:
-            check_count("GaussNewton", "curvature_batch", curvature_batch)
-            _check_iterative("curvature_batch", curvature_batch, solver)
-            curvature_batch = int(curvature_batch)
-        self.curvature_batch = curvature_batch
+        self._last_step = []
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
-        """As `CurvatureOptimizer.train_step`; with a preconditioner compiled in eager code too."""
-        if self.preconditioner is None:
+        """As `CurvatureOptimizer.train_step`; with blocks compiled in eager code too."""
+        if self.preconditioner != "kfac":
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
@@ -167,13 +186,16 @@ class GaussNewton(CurvatureOptimizer):
         return bool(self._scale) and self._scale_fits
 
     def build(self, variables):
-        """Make the state: with the dense solver, also the largest norms of columns seen so far."""
+        """Make the state: also the largest norms of columns seen so far, or the last step."""
         super().build(variables)
         few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
         few = few and self.curvature_batch is None
         dense = self.solver == "dense" or (self.solver == "auto" and few)
         if dense and self._given_damping == "auto":
             self._scale = [self.add_variable_from_reference(v, "scale") for v in variables]
+        if self.warm_start and not dense:
+            new = self.add_variable_from_reference
+            self._last_step = [new(v, "last_step", "zeros") for v in variables]
 
     def control(self, system):
         """A trust region if the solver is dense and `damping="auto"`, else Nielsen's rule."""
@@ -188,28 +210,20 @@ class GaussNewton(CurvatureOptimizer):
     def linear_system(self, model_pass, expansion):
         """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
         kinds = loss_kinds(model_pass, expansion.leaves)
-        seen, wide = self._seen(model_pass, expansion)
+        seen, narrow = self._seen(model_pass, expansion)
+        wide = widened(narrow, model_pass.loss_scale)
         H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
         ridge = model.regularizer_curvature(model_pass.variables, expansion.values)
-        shapes = [[variable.shape for variable in v] for v in (self._scale, model_pass.variables)]
-        self._scale_fits = shapes[0] == shapes[1]
+        self._scale_fits = _fit(self._scale, model_pass.variables)
         J = wide.jacobian
         expansion.curvature = model.with_regularizers(J.T @ H @ J, model_pass.variables)
         solver = self._choose(J, kinds)
         if solver == "cg":
-            limits = self.solver_tolerance, self.max_solver_iterations
-            if self.preconditioner is not None:
-                narrow = H  # in the dtype of the forward pass, from which the factors are read
-                if wide.leaves is not expansion.leaves:
-                    narrow = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
-                step = self.step_number()
-                near = BatchPreconditioner(model_pass, expansion, narrow, ridge, step)
-                system = expansion.curvature, expansion.gradient
-                return solvers.ConjugateGradient(*system, *limits, near)
-            if model_pass.loss_is_of_outputs and seen is model_pass:
-                cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, wide.leaves)
-                return solvers.RangeSpaceConjugateGradient(J, H, cotangent, *limits)
-            return solvers.ConjugateGradient(expansion.curvature, expansion.gradient, *limits)
+            last = None
+            if _fit(self._last_step, model_pass.variables):
+                last = [variable.value for variable in self._last_step]
+            parts = Parts(model_pass, expansion, seen, narrow.leaves, wide, H, ridge)
+            return iterative_system(self, parts, last)
         if solver == "dual":
             system = dual_system(model_pass, wide, kinds, H, ridge)
         else:
@@ -228,15 +242,23 @@ class GaussNewton(CurvatureOptimizer):
         unknown = (self._radius.value < 0) & expansion.finite
         self._radius.assign(tf.where(unknown, start, self._radius.value))
 
+    def take_step(self, model_pass, expansion, search):
+        """As `CurvatureOptimizer.take_step`; a warm start is told of the step."""
+        if _fit(self._last_step, model_pass.variables):
+            moves = zip(self._last_step, expansion.values, search["values"], strict=True)
+            for variable, old, new in moves:
+                variable.assign(tf.where(search["accepted"], old - new, variable.value))
+        super().take_step(model_pass, expansion, search)
+
     def _seen(self, model_pass, expansion):
-        """The pass that the curvature is taken from, and its expansion in single precision."""
+        """The pass that the curvature is taken from, and its expansion."""
         if self.curvature_batch is None:
-            return model_pass, widened(expansion, model_pass.loss_scale)
+            return model_pass, expansion
         part = SubBatch(model_pass, expansion, self.curvature_batch)
         seen = copy.copy(expansion)
         seen.leaves, seen.whole = part.leaves, part.jacobian
         seen.jacobian = to_leaves(part.jacobian)
-        return part.model_pass, widened(seen, model_pass.loss_scale)
+        return part.model_pass, seen
 
     def _choose(self, J, kinds):
         residuals, weights = J.shape
@@ -265,23 +287,12 @@ class GaussNewton(CurvatureOptimizer):
             "solver_tolerance": self.solver_tolerance,
             "preconditioner": self.preconditioner,
             "curvature_batch": self.curvature_batch,
+            "progress_tolerance": self.progress_tolerance,
+            "warm_start": self.warm_start,
+            "backtracking": self.backtracking,
         }
 
 
-def _check_preconditioner(preconditioner, solver):
-    if preconditioner is not None and preconditioner not in _PRECONDITIONERS:
-        raise ConfigurationError(
-            "GaussNewton: `preconditioner` must be one of "
-            f"{', '.join(map(repr, _PRECONDITIONERS))}, or None for none. "
-            f"Received: preconditioner={preconditioner!r}."
-        )
-    if preconditioner is not None:
-        _check_iterative("preconditioner", preconditioner, solver)
-
-
-def _check_iterative(argument, value, solver):
-    if solver not in ("auto", "cg"):
-        raise ConfigurationError(
-            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
-            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
-        )
+def _fit(state, variables):
+    """Whether there is a state, of variables in these shapes: the optimizer may be shared."""
+    return bool(state) and [s.shape for s in state] == [v.shape for v in variables]
