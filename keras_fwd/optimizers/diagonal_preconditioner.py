@@ -6,9 +6,10 @@ from keras_fwd import fisher, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import LinearMap
 
-#: How many probes the diagonal is estimated from.
+#: How many probes the diagonal is estimated from: with one, a badly scaled net needs more
+#: iterations than without a preconditioner (1.6 times as many), with four 0.8, with sixteen 0.8.
 PROBES = 4
-#: Less than 1, for the estimate errs by a factor at single weights; Martens' choice.
+#: Martens' choice. With 1, the factors by which the estimate errs at single weights show in full.
 EXPONENT = 0.75
 #: What counts as zero, beside the largest entry.
 SMALLEST = 1e-7
@@ -42,10 +43,8 @@ class DiagonalPreconditioner:
         self._ridge = ridge
 
         def from_root(seed):
-            cotangents = fisher.Cotangents("monte-carlo", model_pass, leaves, hessian, seed)
-            wide = nest.map_live(
-                lambda spec, c: tf.cast(c, spec.dtype), jacobian.out_spec, cotangents.random()
-            )
+            random = cotangents.random(seed)
+            wide = nest.map_live(lambda s, c: tf.cast(c, s.dtype), jacobian.out_spec, random)
             return nest.map_live(tf.square, jacobian._transpose_mv(wide))
 
         def from_products(seed):
@@ -53,13 +52,12 @@ class DiagonalPreconditioner:
             return nest.map_live(tf.multiply, signs, products._mv(signs))
 
         def mean(sample):
-            # Unrolled, for the root's own products are traced once in each probe anyway.
-            total = sample(tf.stack([0, step]))
-            for probe in range(1, PROBES):
-                total = nest.add(total, sample(tf.stack([probe, step])))
-            return nest.scale(1 / PROBES, total)
+            samples = [sample(tf.stack([probe, step])) for probe in range(PROBES)]
+            return nest.scale(1 / PROBES, nest.map_live(lambda *s: tf.add_n(s), *samples))
 
         try:
+            seed = tf.stack([0, step])
+            cotangents = fisher.Cotangents("monte-carlo", model_pass, leaves, hessian, seed)
             diagonal = mean(from_root)
         except ConfigurationError:  # no root of an unknown loss with many outputs
             diagonal = mean(from_products)
