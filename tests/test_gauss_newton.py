@@ -64,6 +64,9 @@ CONFIG = {
     "preconditioner": "kfac",
     "curvature_batch": 16,
     "max_trials": 3,
+    "progress_tolerance": 5e-4,
+    "warm_start": True,
+    "backtracking": True,
 }
 
 
