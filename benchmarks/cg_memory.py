@@ -18,6 +18,9 @@ SIDES = {
     "Adam": None,
     "GaussNewton, cg": {},
     "GaussNewton, cg, curvature_batch": {"curvature_batch": 32},
+    "GaussNewton, cg, backtracking": {"backtracking": True},
+    "GaussNewton, cg, warm_start": {"warm_start": True},
+    'GaussNewton, cg, preconditioner="diagonal"': {"preconditioner": "diagonal"},
     "GaussNewton, cg, L2": {"l2": 1e-4},
     'GaussNewton, cg, preconditioner="kfac"': {"preconditioner": "kfac"},
 }

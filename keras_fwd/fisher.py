@@ -54,9 +54,9 @@ class Cotangents:
         if kind != "empirical":
             self._roots = [self._root(i) for i in range(len(leaves))]
 
-    def random(self):
-        """One cotangent for each leaf, the examples with independent random signs."""
-        signs = random_signs(self._leaves, self._seed)
+    def random(self, seed=None):
+        """One cotangent for each leaf, the entries with independent random signs, of this seed."""
+        signs = random_signs(self._leaves, self._seed if seed is None else seed)
         if self.kind == "empirical":
             return [s * g for s, g in zip(signs, self._gradients(), strict=True)]
         return [root(s) for root, s in zip(self._roots, signs, strict=True)]

@@ -66,6 +66,9 @@ CONFIG = {
     "micro_batch": None,
     "max_trials": 3,
     "geodesic": False,
+    "progress_tolerance": 5e-4,
+    "warm_start": True,
+    "backtracking": True,
 }
 
 
@@ -110,8 +113,11 @@ BAD_ARGUMENTS = [
     ({"max_trials": 1.5}, r"`max_trials`.*max_trials=1\.5"),
     ({"max_solver_iterations": 0}, "`max_solver_iterations`.*max_solver_iterations=0"),
     ({"solver_tolerance": -1.0}, r"`solver_tolerance`.*solver_tolerance=-1\.0"),
-    ({"preconditioner": "ilu"}, "`preconditioner` must be one of 'kfac', or None.*'ilu'"),
-    ({"preconditioner": True}, "`preconditioner` must be one of 'kfac', or None.*True"),
+    (
+        {"preconditioner": "ilu"},
+        "`preconditioner` must be one of 'kfac', 'diagonal', or None.*'ilu'",
+    ),
+    ({"preconditioner": True}, "`preconditioner` must be one of 'kfac', 'diagonal', or None.*True"),
     (
         {"preconditioner": "kfac", "solver": "dense"},
         "`preconditioner` is for solver=\"cg\".*solver='dense'",

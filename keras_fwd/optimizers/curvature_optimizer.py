@@ -15,7 +15,7 @@ from keras_fwd import nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.model import Recorder, TrainingPass, loss_tracker
-from keras_fwd.optimizers import hook, loss_scale, replicas
+from keras_fwd.optimizers import averages, hook, loss_scale, replicas
 from keras_fwd.optimizers.convergence import LastStep
 from keras_fwd.optimizers.damping import Nielsen
 from keras_fwd.optimizers.expansion import Expansion
@@ -140,7 +140,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         for variable, value in zip(model_pass.variables, search["values"], strict=True):
             variable.assign(value)
         if self.use_ema:
-            self._average_weights()
+            averages.follow(self)
 
     def step_number(self):
         """How many steps were taken, an int32 scalar."""
@@ -154,22 +154,6 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     def taken(self, model_pass, expansion, step, values):
         """The step that the loss is predicted for, where constraints led to these values."""
         return step
-
-    def _average_weights(self):
-        """As `keras.optimizers.Optimizer` does after its own steps."""
-        variables = self._trainable_variables
-        self._update_model_variables_moving_average(variables)
-        if self.ema_overwrite_frequency:
-            due = tf.equal((self.step_number() + 1) % self.ema_overwrite_frequency, 0)
-
-            def overwrite():
-                # Not by the method of Keras, which cannot do it in one of several replicas.
-                averages = self._model_variables_moving_average
-                for variable, average in zip(variables, averages, strict=True):
-                    variable.assign(average)
-                return tf.constant(0)
-
-            tf.cond(due, overwrite, lambda: tf.constant(0))
 
     def step_logs(self, search):
         """What the logs tell of the step, besides the damping."""

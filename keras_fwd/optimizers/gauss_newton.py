@@ -1,39 +1,25 @@
 """`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
 
-import copy
-import math
-
 import keras
 import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, nest, weight_penalties
-from keras_fwd.checks import check_count, check_flag, check_number
+from keras_fwd import least_squares, nest
+from keras_fwd.checks import check_count, check_flag
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import bounds, replicas
+from keras_fwd.optimizers.batch_system import batch_system, few_weights
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
-from keras_fwd.optimizers.expansion import Expansion, to_leaves
-from keras_fwd.optimizers.geodesic import Geodesic, check_geodesic
+from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.geodesic import Geodesic
 from keras_fwd.optimizers.graph_step import GraphStep
-from keras_fwd.optimizers.iterative_system import (
-    check_iterative,
-    check_preconditioner,
-    iterative_system,
-)
+from keras_fwd.optimizers.iterative_system import check_options
 from keras_fwd.optimizers.micro_batches import BlockedExpansion, MicroBatches, check_blocks
-from keras_fwd.optimizers.precision import widened
 from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
 from keras_fwd.optimizers.residual_pass import ResidualPass
-from keras_fwd.optimizers.sub_batch import SubBatch
-from keras_fwd.optimizers.trust_region import Region, TrustRegion
+from keras_fwd.optimizers.trust_region import Region, TrustRegion, fit
 
 #: The damping of the first step, where the radius of a trust region does not tell it.
 START_DAMPING = 1e-3
-#: Up to this many weights a dense factorization is cheap beside the model's own work.
-DENSE_WEIGHTS = 1000
-#: The same for the residuals (batch size times outputs) of the dual system.
-DUAL_RESIDUALS = 512
-
 _SOLVERS = ("auto", "dense", "dual", "cg")
 
 
@@ -71,10 +57,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     alone.
 
     Under `tf.distribute.MirroredStrategy` N replicas take the step that one would take with the
-    whole batch: to rounding, but for a `"cg"` of many iterations that stops before the system is
-    solved, which on one device loses digits to rounding. With `"cg"` the graph of the step grows
-    with `max_solver_iterations`, for replicas send each other nothing inside a loop: give it a low
-    bound, or use `"dense"`.
+    whole batch (to rounding, but for a `"cg"` of many iterations that stops unsolved). With `"cg"`
+    the graph of the step then grows with `max_solver_iterations`: give it a low bound.
 
     Args:
         learning_rate: Factor on the direction: a float, a schedule or a callable. Default 1.0.
@@ -86,29 +70,32 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             (matrix-free), or `"auto"` (default): the first of these that fits.
         max_solver_iterations: Bound on the iterations of `"cg"`. Default 50.
         solver_tolerance: Relative residual at which `"cg"` stops. Default 1e-3.
-        preconditioner: Of `"cg"`, used where `"auto"` chooses it: `"kfac"`, the Kronecker factors
-            of the batch as in `KFAC`, renewed in every step; or None (default). The solution is the
-            same, up to the tolerance. A deep autoencoder with little damping needs two fifths of
-            the iterations to a tolerance of 1e-3, a tenth to 1e-1, and each takes up to twice the
-            time; with much damping, or few weights, there is nothing to gain.
+        preconditioner: Of `"cg"`, renewed in every step. `"kfac"`: the Kronecker factors of the
+            batch as in `KFAC`; a deep autoencoder with little damping needs two fifths of the
+            iterations to a tolerance of 1e-3, a tenth to 1e-1, and each takes up to twice the time.
+            `"diagonal"`: the diagonal of the curvature from random probes, to the power 0.75: four
+            fifths of the iterations on a badly scaled net. None (default) for none.
         max_trials: Trials on a batch before its step is rejected for good. Default 8.
         name: Name of the optimizer.
-        curvature_batch: How many examples of a batch the curvature is taken from, at even
-            distances, by `"cg"`, which it lets `"auto"` choose; None (default) for all. The
-            gradient is that of the whole batch, and so is the loss that a step is judged by: one
-            that only fits the part is rejected, or raises the damping. All examples are used where
-            a part would not do: a loss that is no mean over examples, a fixed batch size, stateful
-            layers.
+        curvature_batch: How many examples of a batch `"cg"` takes the curvature from, at even
+            distances; None (default) for all. The gradient is that of the whole batch, and so is
+            the loss that a step is judged by: one that only fits the part is rejected, or raises
+            the damping. All examples are used where a part would not do: a loss that is no mean
+            over examples, a fixed batch size, stateful layers. `"auto"` chooses `"cg"` for it.
+        progress_tolerance: `"cg"` also stops when the quadratic model falls by less than this share
+            of itself an iteration; Martens takes 5e-4. None (default) for no such test.
+        warm_start: Whether `"cg"` starts from the last step, at its best length. Default False.
+        backtracking: Whether to take, of the iterates that `"cg"` has had at growing distances, the
+            one with the best loss: from the last back as long as it falls. Default False.
         geodesic: Whether each trial step is bent by half its geodesic acceleration, which follows
             a curved valley in far fewer steps; refused where twice the acceleration is longer than
-            three quarters of the step. For `"mse"` with a direct solver. Default False. It serves
-            fits to many digits best, and then with a `damping` like 1e-3.
+            three quarters of the step. For `"mse"` with a direct solver; it serves fits to many
+            digits, best with a `damping` like 1e-3. Default False.
         micro_batch: How many examples of a batch the model holds at once; None (default) for all.
-            The step is that of the whole batch, to rounding; its gradient, each product with the
-            curvature and the loss of each trial run through the blocks one after the other, and
-            `"dense"` keeps the Jacobian of one block. For `"dense"` (of mse and cross-entropies)
-            and `"cg"`, on one device. Layers that keep a state or draw random numbers are refused;
-            a layer of your own must treat each example by itself.
+            The step is that of the whole batch, to rounding, and all that it takes runs through the
+            blocks one after the other. For `"dense"` (of mse and cross-entropies) and `"cg"`, on
+            one device. Layers that keep a state or draw random numbers are refused; a layer of your
+            own must treat each example by itself.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
@@ -116,18 +103,20 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         LeakError: TensorFlow would get the derivative of a layer wrong.
         NumericalError: 20 batches in a row without a finite loss.
 
-    Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`: as many JVPs as
-        weights, vectorized; `"cg"`: about one gradient an iteration, of
-        the `curvature_batch`. `preconditioner="kfac"`: a
-        pullback and the factors a step, their inverses a trial, cubic in the width of a layer, and
-        two products of each matrix of weights with them an iteration.
+    Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`, `"dual"`: the
+        Jacobian, in models of stock layers that keep examples apart about two forward passes for
+        each output of an example, else as many JVPs as weights. `"cg"`: about one gradient an
+        iteration, of the `curvature_batch`. `preconditioner="kfac"`: a pullback and the factors a
+        step, their inverses a trial, cubic in the width of a layer, and two products of each matrix
+        of weights with them an iteration; `"diagonal"`: four pullbacks a step. `warm_start`: a
+        vector of weights in the state. `backtracking`: two forward passes or more a trial, and the
+        iterates, 14 of 50. `geodesic`: three forward passes and a product a trial.
 
     References:
         Marquardt, J. SIAM 11 (1963); Moré, The Levenberg-Marquardt algorithm: implementation and
         theory, Lecture Notes in Mathematics 630 (1978); Nielsen, IMM-REP-1999-05 (1999); Transtrum
-        and Sethna, arXiv:1201.5885 (2012); Martens,
-        Deep learning via Hessian-free optimization, ICML (2010); Schraudolph, Neural Computation 14
-        (2002).
+        and Sethna, arXiv:1201.5885 (2012); Martens, Deep learning via Hessian-free optimization,
+        ICML (2010); Schraudolph, Neural Computation 14 (2002).
 
     Example:
 
@@ -155,6 +144,9 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         max_trials=8,
         name="gauss_newton",
         curvature_batch=None,
+        progress_tolerance=None,
+        warm_start=False,
+        backtracking=False,
         geodesic=False,
         micro_batch=None,
     ):
@@ -166,48 +158,56 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
                 f"Received: solver={solver!r}."
             )
         self.solver = solver
-        check_count("GaussNewton", "max_solver_iterations", max_solver_iterations)
-        check_number("GaussNewton", "solver_tolerance", solver_tolerance)
+        check_options(
+            solver,
+            max_solver_iterations,
+            solver_tolerance,
+            preconditioner,
+            progress_tolerance,
+            warm_start,
+            backtracking,
+            curvature_batch,
+        )
         self.max_solver_iterations = int(max_solver_iterations)
         self.solver_tolerance = float(solver_tolerance)
-        check_preconditioner(preconditioner, solver)
         self.preconditioner = preconditioner
+        self.progress_tolerance = None if progress_tolerance is None else float(progress_tolerance)
+        self.warm_start = warm_start
+        self.backtracking = backtracking
+        self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
         self._given_damping = "auto" if auto else self.initial_damping
         unknown = keras.initializers.Constant(-1.0)
         self._radius = self.add_variable((), unknown, "float64", name="radius")
         self._own = self._region = None  # the region of `fit`, and that of the present batch
-        if curvature_batch is not None:
-            check_count("GaussNewton", "curvature_batch", curvature_batch)
-            check_iterative("curvature_batch", curvature_batch, solver)
-            curvature_batch = int(curvature_batch)
-        self.curvature_batch = curvature_batch
+        self._last_step = []
         check_flag("GaussNewton", "geodesic", geodesic)
         self.geodesic = bool(geodesic)
-        if micro_batch is not None:
-            check_count("GaussNewton", "micro_batch", micro_batch)
-            check_blocks(self, micro_batch)
-            micro_batch = int(micro_batch)
-        self.micro_batch = micro_batch
+        check_count("GaussNewton", "micro_batch", micro_batch, none="all examples")
+        check_blocks(self, micro_batch)
+        self.micro_batch = None if micro_batch is None else int(micro_batch)
         self._graph_step = GraphStep(super().train_step)
 
     def train_step(self, model, data):
-        """As `CurvatureOptimizer.train_step`; with some arguments compiled in eager code too."""
-        if self.preconditioner is None and self.micro_batch is None:
+        """As `CurvatureOptimizer.train_step`; with blocks compiled in eager code too."""
+        if self.preconditioner != "kfac" and self.micro_batch is None:
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
     def trusts_a_region(self, variables):
         """Whether the length of steps in variables is governed by a radius, else by the damping."""
-        few = sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
+        few = few_weights(variables)
         auto = self.solver == "auto" and self.curvature_batch is None
         return self._given_damping == "auto" and (self.solver == "dense" or (auto and few))
 
     def build(self, variables):
-        """Make the state: with the dense solver, also the largest norms of columns seen so far."""
+        """Make the state: also the largest norms of columns seen so far, or the last step."""
         super().build(variables)
         if self.trusts_a_region(variables):
             scale = [self.add_variable_from_reference(v, "scale") for v in variables]
             self._own = Region(self._radius, scale)
+        elif self.warm_start:
+            new = self.add_variable_from_reference
+            self._last_step = [new(v, "last_step", "zeros") for v in variables]
 
     def _region_of(self, model_pass):
         """The `Region` of a batch, or None for Nielsen's rule.
@@ -217,7 +217,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         variables = model_pass.variables
         if isinstance(model_pass, ResidualPass):
             return self.regions.of(variables) if self.trusts_a_region(variables) else None
-        return self._own if self._own is not None and self._own.fits(variables) else None
+        return self._own if self._own is not None and fit(self._own.scale, variables) else None
 
     def control(self, system):
         """A trust region if the solver is dense and `damping="auto"`, else Nielsen's rule."""
@@ -248,31 +248,12 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         return bounds.taken(model_pass.variables, expansion.values, step, values)
 
     def linear_system(self, model_pass, expansion):
-        """The system for the direction, by the solver that fits; sets `expansion.curvature`."""
-        kinds = loss_kinds(model_pass, expansion.leaves)
-        seen, wide = self._seen(model_pass, expansion)
-        H = curvature.loss_hessian(seen.loss_of_leaves, wide.leaves)
-        ridge = weight_penalties.diagonal(model_pass.variables, expansion.values)
-        region = self._region = self._region_of(model_pass)
-        J = wide.jacobian
-        share = 1 / replicas.count()
-        GGN = J.T @ H @ J
-        expansion.curvature = weight_penalties.added_to(GGN, model_pass.variables, share)
-        solver = self._choose(J, kinds)
-        if self.geodesic:
-            check_geodesic(kinds, solver, expansion.leaves, self.micro_batch)
-        if solver == "cg":
-            return iterative_system(self, model_pass, expansion, seen, wide, H, ridge)
-        if solver == "dual":
-            system = dual_system(model_pass, wide, kinds, H, ridge)
-        else:
-            scale = () if region is None else region.scale
-            damping = self.damping.value
-            system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
-            if region is not None:
-                region.start(expansion.values, expansion.finite)
-        system = least_squares.OnNests(system, J.in_spec)
-        return Geodesic(system, model_pass, expansion, H) if self.geodesic else system
+        """The system for the direction, by the solver that fits; see `batch_system`."""
+        self._region = self._region_of(model_pass)
+        last = None
+        if fit(self._last_step, model_pass.variables):
+            last = [variable.value for variable in self._last_step]
+        return batch_system(self, model_pass, expansion, self._region, last)
 
     def curved(self, expansion, system, step, damping):
         """With the acceleration, if it is asked for."""
@@ -287,41 +268,17 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         linear = nest.dot(expansion.gradient, step)
         return (linear + tf.cast(system.bend(step), linear.dtype) / 2) / replicas.count()
 
-    def _seen(self, model_pass, expansion):
-        """The pass that the curvature is taken from, and its expansion in single precision."""
-        if self.curvature_batch is None:
-            return model_pass, widened(expansion, model_pass.loss_scale)
-        part = SubBatch(model_pass, expansion, self.curvature_batch)
-        seen = copy.copy(expansion)
-        seen.leaves, seen.whole = part.leaves, expansion.free.map(part.jacobian)
-        seen.jacobian = to_leaves(seen.whole)
-        return part.model_pass, widened(seen, model_pass.loss_scale)
-
     def take_step(self, model_pass, expansion, search):
-        """As `CurvatureOptimizer.take_step`, with the same weights in all replicas.
+        """As `CurvatureOptimizer.take_step`; a warm start is told of the step.
 
-        Each solves the same system; on unlike devices, the solutions differ by rounding.
+        Replicas solve the same system each: on unlike devices, the solutions differ by rounding.
         """
         search = {**search, "values": replicas.first(search["values"])}
+        if fit(self._last_step, model_pass.variables):
+            moves = zip(self._last_step, expansion.values, search["values"], strict=True)
+            for variable, old, new in moves:
+                variable.assign(tf.where(search["accepted"], old - new, variable.value))
         super().take_step(model_pass, expansion, search)
-
-    def _choose(self, J, kinds):
-        residuals, weights = J.shape
-        if self.solver == "dual" and "general" in kinds:
-            raise ConfigurationError(
-                'GaussNewton: solver="dual" needs mse or a cross-entropy (with its softmax or '
-                'sigmoid as the last activation, or from_logits=True). Use solver="cg" or "dense". '
-                "Received: another loss."
-            )
-        if self.solver != "auto":
-            return self.solver
-        if self.curvature_batch is not None:
-            return "cg"
-        if weights <= DENSE_WEIGHTS:
-            return "dense"
-        few = residuals is not None and residuals * replicas.count() <= DUAL_RESIDUALS
-        few = few and self.micro_batch is None
-        return "dual" if few and "general" not in kinds else "cg"
 
     def get_config(self):
         """The constructor's arguments."""
@@ -335,4 +292,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             "curvature_batch": self.curvature_batch,
             "geodesic": self.geodesic,
             "micro_batch": self.micro_batch,
+            "progress_tolerance": self.progress_tolerance,
+            "warm_start": self.warm_start,
+            "backtracking": self.backtracking,
         }

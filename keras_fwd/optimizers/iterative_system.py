@@ -1,70 +1,144 @@
-"""The damped system of one batch for conjugate gradients: of which form, on how many replicas."""
+"""What conjugate gradients solve for the direction of a batch, and how: the options of `"cg"`."""
+
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_fwd import curvature, solvers
+from keras_fwd import curvature, nest, solvers
+from keras_fwd.checks import check_count, check_flag, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
+from keras_fwd.optimizers.diagonal_preconditioner import DiagonalPreconditioner
 from keras_fwd.optimizers.krylov import KrylovSystem
 
-PRECONDITIONERS = ("kfac",)
+PRECONDITIONERS = ("kfac", "diagonal")
 
 
-def iterative_system(optimizer, model_pass, expansion, seen, wide, H, ridge):
-    """The system, of nests.
+class Parts(NamedTuple):
+    """Of the system on a batch.
+
+    Attributes:
+        model_pass: The `TrainingPass` of the batch.
+        expansion: Its `Expansion`, with the curvature.
+        seen: The pass that the curvature is taken from.
+        leaves: Its curvature leaves.
+        wide: Its expansion in single precision.
+        hessian: The loss's Hessian in the leaves of that.
+        ridge: Curvature of the weights' regularizers, a list like the weights.
+    """
+
+    model_pass: Any
+    expansion: Any
+    seen: Any
+    leaves: Any
+    wide: Any
+    hessian: Any
+    ridge: Any
+
+
+def iterative_system(optimizer, parts, last):
+    """The system of a batch for conjugate gradients, with the options of a `GaussNewton`.
 
     Args:
         optimizer: The `GaussNewton`.
-        model_pass: The `keras_fwd.model.TrainingPass` of the batch.
-        expansion: Its `Expansion`, with its `curvature`.
-        seen: The pass that the curvature is taken from.
-        wide: The expansion of that one, in single precision.
-        H: `LinearMap`, the Hessian of the loss in the leaves of `wide`.
-        ridge: Curvature of the weights' regularizers, a list like the weights.
+        parts: `Parts`.
+        last: The last step, a list of tensors like the weights, or None.
     """
+    expansion = parts.expansion
     limits = optimizer.solver_tolerance, optimizer.max_solver_iterations
-    system = expansion.curvature, expansion.gradient
     if replicas.count() > 1:
-        _check_alone(optimizer.preconditioner)
+        _check_alone(optimizer)
+        system = expansion.curvature, expansion.gradient
         return KrylovSystem(*system, tf.identity(optimizer.damping.value), *limits)
-    if optimizer.preconditioner is not None:
-        narrow = H  # in the dtype of the forward pass, from which the factors are read
-        if wide.leaves is not expansion.leaves:
-            narrow = curvature.loss_hessian(model_pass.loss_of_leaves, expansion.leaves)
-        step = optimizer.step_number()
-        near = BatchPreconditioner(model_pass, expansion, narrow, ridge, step)
-        return solvers.ConjugateGradient(*system, *limits, near)
-    if model_pass.loss_is_of_outputs and seen is model_pass:
-        cotangent = curvature.loss_gradient(model_pass.loss_of_leaves, wide.leaves)
-        return solvers.RangeSpaceConjugateGradient(wide.jacobian, H, cotangent, *limits)
-    return solvers.ConjugateGradient(*system, *limits)
+    options = {"progress_tolerance": optimizer.progress_tolerance}
+    if optimizer.backtracking:
+        options["objective"] = _objective(optimizer, parts)
+    near = _preconditioner(optimizer, parts)
+    of_outputs = parts.model_pass.loss_is_of_outputs and parts.seen is parts.model_pass
+    if near is None and last is None and of_outputs:  # the last step is not in the range of Jᵀ
+        cotangent = curvature.loss_gradient(parts.model_pass.loss_of_leaves, parts.wide.leaves)
+        system = parts.wide.jacobian, parts.hessian, cotangent
+        return solvers.RangeSpaceConjugateGradient(*system, *limits, **options)
+    system = expansion.curvature, expansion.gradient
+    return solvers.ConjugateGradient(*system, *limits, near, x0=last, **options)
 
 
-def _check_alone(preconditioner):
-    if preconditioner is not None:
-        raise ConfigurationError(
-            "GaussNewton: `preconditioner` is for one device; with several replicas leave it out. "
-            f"Received: preconditioner={preconditioner!r}, {replicas.count()} replicas."
-        )
+def _check_alone(optimizer):
+    """Raise `ConfigurationError` for an option that several replicas do not have."""
+    for name in ("preconditioner", "progress_tolerance", "warm_start", "backtracking"):
+        value = getattr(optimizer, name)
+        if value is not None and value is not False:
+            raise ConfigurationError(
+                f"GaussNewton: `{name}` is for one device; with several replicas leave it out. "
+                f"Received: {name}={value!r}, {replicas.count()} replicas."
+            )
 
 
-def check_preconditioner(preconditioner, solver):
-    """Raise `ConfigurationError` for one that is not known."""
+def _objective(optimizer, parts):
+    """The loss of the batch as a function of the direction."""
+
+    def loss(direction):
+        step = nest.scale(-optimizer.learning_rate, direction)
+        values = optimizer.moved(parts.model_pass, parts.expansion, step)
+        return parts.model_pass(values)["loss"]
+
+    return loss
+
+
+def _preconditioner(optimizer, parts):
+    if optimizer.preconditioner is None:
+        return None
+    kfac = optimizer.preconditioner == "kfac"  # of the whole batch, whose forward pass it reads
+    used, leaves = parts.seen, parts.leaves
+    if kfac:
+        used, leaves = parts.model_pass, parts.expansion.leaves
+    narrow = parts.hessian  # in the dtype of the forward pass
+    if parts.wide.leaves is not leaves:
+        narrow = curvature.loss_hessian(used.loss_of_leaves, leaves)
+    step = optimizer.step_number()
+    if kfac:
+        return BatchPreconditioner(used, parts.expansion, narrow, parts.ridge, step)
+    J = parts.wide.jacobian
+    return DiagonalPreconditioner(
+        used, leaves, narrow, J, J.T @ parts.hessian @ J, parts.ridge, step
+    )
+
+
+def check_options(
+    solver,
+    max_solver_iterations,
+    solver_tolerance,
+    preconditioner,
+    progress_tolerance,
+    warm_start,
+    backtracking,
+    curvature_batch,
+):
+    """Raise `ConfigurationError` for an option of `"cg"` that is out of range or has no use."""
+    check_count("GaussNewton", "max_solver_iterations", max_solver_iterations)
+    check_number("GaussNewton", "solver_tolerance", solver_tolerance)
     if preconditioner is not None and preconditioner not in PRECONDITIONERS:
         raise ConfigurationError(
             "GaussNewton: `preconditioner` must be one of "
             f"{', '.join(map(repr, PRECONDITIONERS))}, or None for none. "
             f"Received: preconditioner={preconditioner!r}."
         )
-    if preconditioner is not None:
-        check_iterative("preconditioner", preconditioner, solver)
-
-
-def check_iterative(argument, value, solver):
-    """Raise `ConfigurationError` for an argument that a direct solver does not take."""
-    if solver not in ("auto", "cg"):
-        raise ConfigurationError(
-            f'GaussNewton: `{argument}` is for solver="cg"; the solver that is asked for is '
-            f"direct, and needs none. Received: {argument}={value!r}, solver={solver!r}."
-        )
+    if progress_tolerance is not None:
+        check_number("GaussNewton", "progress_tolerance", progress_tolerance)
+    for name, value in {"warm_start": warm_start, "backtracking": backtracking}.items():
+        check_flag("GaussNewton", name, value)
+    check_count("GaussNewton", "curvature_batch", curvature_batch, none="all examples")
+    options = {
+        "preconditioner": preconditioner,
+        "progress_tolerance": progress_tolerance,
+        "warm_start": warm_start or None,
+        "backtracking": backtracking or None,
+        "curvature_batch": curvature_batch,
+    }
+    for name, value in options.items():
+        if value is not None and solver not in ("auto", "cg"):
+            raise ConfigurationError(
+                f'GaussNewton: `{name}` is for solver="cg"; the solver that is asked for is '
+                f"direct, and needs none. Received: {name}={value!r}, solver={solver!r}."
+            )

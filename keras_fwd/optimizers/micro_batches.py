@@ -197,6 +197,8 @@ def _jacobian(model_pass, values, result):
 
 def check_blocks(optimizer, micro_batch):
     """Raise `ConfigurationError` for arguments of `GaussNewton` that need the batch as a whole."""
+    if micro_batch is None:
+        return
     for argument, needed in (
         ("solver", optimizer.solver if optimizer.solver == "dual" else None),
         ("preconditioner", optimizer.preconditioner),

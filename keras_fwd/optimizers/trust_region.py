@@ -25,10 +25,6 @@ class Region:
     def __init__(self, radius, scale):
         self.radius, self.scale = radius, scale
 
-    def fits(self, variables):
-        """Whether variables have the shapes of this region."""
-        return [s.shape for s in self.scale] == [v.shape for v in variables]
-
     def start(self, values, finite):
         """At first the region reaches as far as the origin of the variables."""
         scaled = nest.map_live(tf.multiply, [v.value for v in self.scale], values)
@@ -42,6 +38,11 @@ class Region:
         self.radius.assign(-1.0)
         for variable in self.scale:
             variable.assign(tf.zeros_like(variable.value))
+
+
+def fit(state, variables):
+    """Whether there is a state, of variables in these shapes: the optimizer may be shared."""
+    return bool(state) and [s.shape for s in state] == [v.shape for v in variables]
 
 
 class Regions:
