@@ -194,7 +194,7 @@ def strange(y, p):
     return tf.reduce_mean(tf.cosh(p - y), -1) ** 2
 
 
-LOSSES = {"mse": 3, "categorical_crossentropy": 3, "huber": 2, strange: 2, "unknown": 300}
+LOSSES = {"mse": 3, "categorical_crossentropy": 3, "huber": 2, "strange": 2, "unknown": 300}
 
 
 def estimates(loss, probes, monkeypatch, curvature_batch=None):
@@ -205,7 +205,7 @@ def estimates(loss, probes, monkeypatch, curvature_batch=None):
     y = np.eye(outputs)[rng.integers(0, outputs, 6)]
     activation = "softmax" if loss == "categorical_crossentropy" else None
     net = keras.Sequential([keras.Input([2]), L.Dense(2, "tanh"), L.Dense(outputs, activation)])
-    net.compile(keras_fwd.GaussNewton(), strange if loss == "unknown" else loss)
+    net.compile(keras_fwd.GaussNewton(), strange if loss in ("strange", "unknown") else loss)
     monkeypatch.setattr(diagonal_preconditioner, "PROBES", 1)
 
     @tf.function
