@@ -1,5 +1,6 @@
 """A damped system `(C + λ D²) x = g` in eigenvectors, where any damping and any length is cheap."""
 
+import numpy as np
 import tensorflow as tf
 
 from keras_fwd.solvers import direct_solution, rounding
@@ -27,6 +28,8 @@ class DampedSpectrum:
         dtype: Of the solutions; below its rounding a `σ` counts as zero.
         values: The eigenvalues as they are, if some may be negative: these count as zero, but not
             in `bend`, and `within` then always damps. None for the squares of the roots.
+        loose: `Vᵀ D⁻¹ r`, `[n]`, with `r` the part of `g` that need not be in the range of `C`:
+            where `C` does not see it, `within` always damps. None for none.
         refined: `(D⁻¹ C D⁻¹, D⁻¹ g, share)`: a solution is corrected once by that share of what it
             leaves, as XLA finds eigenvalues to seven digits only. None for no correction.
 
@@ -35,14 +38,16 @@ class DampedSpectrum:
         Lecture Notes in Mathematics 630 (1978).
     """
 
-    def __init__(self, roots, vectors, rooted, rest, scale, dtype, values=None, refined=None):
+    def __init__(
+        self, roots, vectors, rooted, rest, scale, dtype, values=None, loose=None, refined=None
+    ):
         self._vectors, self._scale, self._dtype = vectors, scale, dtype
         self._refined = refined
         self.values = roots**2
         self._curvature = self.values if values is None else values
-        self._convex = True if values is None else tf.reduce_all(values >= -rounding(values, dtype))
         self._slopes = roots * rooted + rest
         self._least = rounding(roots, dtype) ** 2
+        self._bounded = self._has_minimum(values, loose)
 
     def solve(self, damping, gradient=None):
         """`Solution` of `(C + damping · D²) x = g`; of least norm where that is singular.
@@ -91,7 +96,7 @@ class DampedSpectrum:
         shorter, longer = tf.unstack(self._lengths(tf.stack([upper, lower])), num=2)
         share = tf.clip_by_value(tf.math.divide_no_nan(radius - shorter, longer - shorter), 0, 1)
         between = upper * tf.math.divide_no_nan(lower, upper) ** share
-        free = self._convex & (self._lengths(tf.zeros([1], most.dtype))[0] <= radius)
+        free = self._bounded & (self._lengths(tf.zeros([1], most.dtype))[0] <= radius)
         return tf.where(free, tf.zeros_like(most), between)
 
     def _last_inside(self, grid, radius):
@@ -101,6 +106,17 @@ class DampedSpectrum:
         """
         inside = tf.cast(self._lengths(grid) <= radius, tf.int32)
         return tf.clip_by_value(tf.reduce_sum(tf.math.cumprod(inside)) - 1, 0, GRID - 2)
+
+    def _has_minimum(self, values, loose):
+        """Whether the quadratic model has one without damping."""
+        bounded = tf.constant(True)
+        if values is not None:
+            bounded &= tf.reduce_all(values >= -rounding(values, self._dtype))
+        if loose is not None:
+            unseen = tf.where(self.values <= self._least, loose, tf.zeros_like(loose))
+            visible = np.sqrt(np.finfo(self._dtype.as_numpy_dtype).eps)
+            bounded &= tf.norm(unseen) <= visible * tf.norm(loose)
+        return bounded
 
     def _scaled(self, gradient):
         return tf.cast(gradient, self._scale.dtype) / self._scale

@@ -63,7 +63,8 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
 
     parts = tf.cond(harmless, from_gram, from_triangle)
     refined = gram, slopes, tf.cast(harmless, gram.dtype)
-    return DampedSpectrum(*parts, scale, dtype, refined=refined)
+    loose = tf.linalg.matvec(parts[1], r, transpose_a=True)
+    return DampedSpectrum(*parts, scale, dtype, loose=loose, refined=refined)
 
 
 def normal_equations(matrix, gradient, scale=None):
@@ -80,7 +81,8 @@ def normal_equations(matrix, gradient, scale=None):
     turned = tf.linalg.matvec(vectors, gradient / scale, transpose_a=True)
     zero = rounding(values, dtype)
     roots = tf.sqrt(tf.where(values <= zero, tf.zeros_like(values), values))
-    return DampedSpectrum(roots, vectors, tf.zeros_like(turned), turned, scale, dtype, values)
+    nothing = tf.zeros_like(turned)
+    return DampedSpectrum(roots, vectors, nothing, turned, scale, dtype, values, loose=turned)
 
 
 class DualLeastSquares:

@@ -30,7 +30,7 @@ def _rows(model_pass, expansion):
     """The Jacobian example by example, or None if that is not known to be right, or not cheap."""
     leaves, values = expansion.leaves, expansion.values
     inputs = nest.live(model_pass.batch[0])
-    if is_half(leaves) or is_half(values) or not keeps_examples_apart(model_pass.model):
+    if is_half(model_pass.outputs) or not keeps_examples_apart(model_pass.model):
         return None
     if any(leaf.shape.rank is None for leaf in [*inputs, *leaves]):
         return None
