@@ -1,8 +1,8 @@
 """A narrow fit to many digits: GaussNewton beside tf-levenberg-marquardt and Adam.
 
-`sinc(10 x)` at 20,000 points by a 1-20-1 tanh net, batches of 1000. The peer trains for some epochs;
-Adam and GaussNewton then get the same time, tracing included. Goal: a mean square of at most 1e-8 in
-the time that the peer takes for 10 epochs. The peer lives in an environment of its own
+`sinc(10 x)` at 20,000 points by a 1-20-1 tanh net, batches of 1000. The peer trains for some
+epochs; Adam and GaussNewton then get the same time, tracing included. Goal: a mean square of at
+most 1e-8 in the time that the peer takes for 10 epochs. The peer lives in an environment of its own
 (requirements-lm.txt), and starts from the same weights.
 
     python benchmarks/sinc.py [--peer PYTHON] [--epochs 10] [--seeds 3] [--seconds 20]

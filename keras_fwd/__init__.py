@@ -9,7 +9,7 @@ if _keras.backend.backend() != "tensorflow":
         'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from keras_fwd import callbacks, layers, optimizers, regularizers, testing
+from keras_fwd import callbacks, layers, losses, optimizers, regularizers, testing
 from keras_fwd.callbacks.curvature import CurvatureCallback
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
 from keras_fwd.curvature import gauss_newton
@@ -62,6 +62,7 @@ __all__ = [
     "laplacian",
     "layers",
     "linearize",
+    "losses",
     "optimizers",
     "regularize",
     "regularizers",

@@ -4,25 +4,12 @@ With `SᵀS = H`, the loss's Hessian in the outputs (or logits), the type-2 Fish
 `Σ_k (Jᵀ Sᵀ e_k)(Jᵀ Sᵀ e_k)ᵀ`, over the coordinates `k` of each example.
 """
 
-import keras
 import tensorflow as tf
 
 from keras_fwd import curvature, model, nest
 from keras_fwd.errors import ConfigurationError
 
 KINDS = ("type-2", "monte-carlo", "empirical")
-#: Losses that are sums over the entries of the outputs: their Hessian is diagonal.
-_ENTRYWISE = frozenset(
-    [
-        keras.losses.huber,
-        keras.losses.log_cosh,
-        keras.losses.poisson,
-        keras.losses.mean_squared_logarithmic_error,
-        keras.losses.kl_divergence,
-        keras.losses.binary_crossentropy,
-        keras.losses.binary_focal_crossentropy,
-    ]
-)
 #: Up to this many outputs an example, the Hessian of a loss of unknown form is decomposed.
 _DENSE = 256
 
@@ -118,8 +105,6 @@ class Cotangents:
         hessian = self._on_leaf(place)
         if kind != "general":
             return curvature.hessian_root_transpose(kind, leaf, hessian)
-        if model.loss_function(loss) in _ENTRYWISE:
-            return curvature.hessian_root_transpose("squares", leaf, hessian)
         return _dense_root(leaf, hessian)
 
 

@@ -83,6 +83,7 @@ FLOORS = {
         "nested_layers",
         "separable",
         "weight_penalties",
+        "losses",
         "model",
         "curvature",
         "fisher",

@@ -43,7 +43,7 @@ def _check_losses(matrix, model_pass, leaves):
     outputs = nest.flatten(model_pass.outputs)
     for leaf, output, loss in zip(leaves, outputs, model_pass.losses, strict=True):
         kind = curvature.loss_kind(loss, keras_model.is_logits(leaf, output, loss))
-        if matrix == "fisher" and kind == "general":
+        if matrix == "fisher" and kind in ("general", "entrywise"):
             raise ConfigurationError(
                 'CurvatureCallback: `matrix="fisher"` needs a loss that is the negative logarithm '
                 "of a likelihood: mse, or a cross-entropy at the logits (softmax or sigmoid as "

@@ -76,9 +76,9 @@ def _choose(optimizer, J, kinds):
     residuals, weights = J.shape
     if optimizer.solver == "dual" and "general" in kinds:
         raise ConfigurationError(
-            'GaussNewton: solver="dual" needs mse or a cross-entropy (with its softmax or '
-            'sigmoid as the last activation, or from_logits=True). Use solver="cg" or "dense". '
-            "Received: another loss."
+            'GaussNewton: solver="dual" needs mse, a robust loss or a cross-entropy (with its '
+            "softmax or sigmoid as the last activation, or from_logits=True). Use "
+            'solver="cg" or solver="dense". Received: another loss.'
         )
     if optimizer.solver != "auto":
         return optimizer.solver

@@ -1,0 +1,67 @@
+"""A robust loss that Keras lacks."""
+
+from typing import Any
+
+import keras
+
+from keras_fwd.checks import check_number
+
+
+@keras.saving.register_keras_serializable(package="keras_fwd")
+def cauchy(y_true, y_pred, scale=1.0):
+    """Cauchy's loss: `scale² / 2 · log(1 + (y_true − y_pred)² / scale²)`, mean of the last axis.
+
+    Args:
+        y_true: Targets, `[batch, …, d]`.
+        y_pred: Outputs, the same shape.
+        scale: As of `Cauchy`.
+
+    Returns:
+        `[batch, …]`, in the dtype of the outputs.
+    """
+    outputs: Any = keras.ops.convert_to_tensor(y_pred)
+    targets: Any = keras.ops.cast(y_true, outputs.dtype)
+    logarithms: Any = keras.ops.log1p(((targets - outputs) / scale) ** 2)
+    return keras.ops.mean(scale**2 / 2 * logarithms, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="keras_fwd")
+class Cauchy(keras.losses.Loss):
+    """Cauchy's robust loss, `scale² / 2 · log(1 + r² / scale²)` of each residual `r`.
+
+    Near zero it is half the square, as Huber's; far away it grows as a logarithm, so that an
+    outlier counts the less the further away it is: it is not convex. `scipy.optimize.least_squares`
+    has it as `loss="cauchy"` with `f_scale`.
+
+    Args:
+        scale: The residual from which the loss counts as far, in units of the target: positive.
+            Default 1.0.
+        reduction: As of `keras.losses.Loss`.
+        name: Name of the loss.
+        dtype: As of `keras.losses.Loss`.
+
+    Raises:
+        ConfigurationError: `scale` is not a positive number.
+
+    Example:
+
+    >>> Cauchy(scale=2.0)([[0.0, 0.0]], [[2.0, 0.0]]).numpy().round(4)  # log(2)
+    np.float32(0.6931)
+    """
+
+    fn = staticmethod(cauchy)  # what the loss is known by, as Keras' own
+
+    def __init__(self, scale=1.0, reduction="sum_over_batch_size", name="cauchy", dtype=None):
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        check_number("Cauchy", "scale", scale, above=True)
+        self.scale = float(scale)
+
+    def call(self, y_true, y_pred):
+        """The loss of each example."""
+        if len(y_true.shape) == len(y_pred.shape) - 1:
+            y_true = keras.ops.expand_dims(y_true, -1)
+        return cauchy(y_true, y_pred, self.scale)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "scale": self.scale}
