@@ -39,12 +39,12 @@ _FLAT = {
 
 
 def loss_kind(loss, at_logits):
-    """Which root its Hessian has: `"squares"`, `"sigmoid"`, `"softmax"`, `"entrywise"`, `"general"`.
+    """Which root its Hessian has: that of `"squares"`, `"sigmoid"`, `"softmax"`, or one of its own.
 
-    That of an entrywise loss has its own diagonal, without what is negative: a robust loss so gives
-    each residual the weight of its second derivative, as SciPy does, and an outlier none. Weights
-    by the first derivative, which keep outliers (reweighted least squares), took three to five
-    times the steps.
+    `"entrywise"`: its own diagonal, without what is negative. A robust loss so gives each residual
+    the weight of its second derivative, as in SciPy, and an outlier none. (Weights by the first
+    derivative, as of iteratively reweighted least squares, took three to five times the steps.)
+    `"general"`: none in closed form.
 
     Args:
         loss: A Keras loss, a function, or None for an unknown one.

@@ -131,11 +131,26 @@ class DualLeastSquares:
 
         def by_cholesky():
             solved = _shifted_cholesky(gram)
+
+            def left_by(value):
+                """What of the gradient a solution leaves, and its norm."""
+                left = residual - tf.linalg.matvec(A, value)
+                left = tf.linalg.matvec(A, left, transpose_a=True) + rest - damped * value
+                return left, tf.norm(left)
+
+            def correct(i, value, left, norm, _):
+                value += with_shares(solved, left, tf.zeros_like(residual))
+                return i + 1, value, *left_by(value), norm
+
+            def worthwhile(i, value, left, norm, before):
+                del value, left
+                return tf.equal(i, 0) | ((i < _CORRECTIONS) & (norm > target) & (2 * norm < before))
+
+            whole = left_by(tf.zeros_like(rest))
+            target = tf.sqrt(tf.constant(_epsilon(A.dtype), A.dtype)) * whole[1]
             value = with_shares(solved, rest, residual)
-            # What rounding of `K` leaves undone; as much of that is left, which is its square.
-            left = residual - tf.linalg.matvec(A, value)
-            left = tf.linalg.matvec(A, left, transpose_a=True) + rest - damped * value
-            return value + with_shares(solved, left, tf.zeros_like(residual))
+            start = tf.constant(0), value, *left_by(value), whole[1]
+            return tf.while_loop(worthwhile, correct, start)[1]
 
         def by_eigenvalues():
             return with_shares(_shifted_eigenvalues(gram), rest, residual)
@@ -157,7 +172,9 @@ class DualLeastSquares:
 
 #: Of the 1 in `I + K`: what the rounding of `K` may be for the directions that `K` does not see,
 #: along which the residual is taken to the weights uncurbed, to be told from the others.
-_VISIBLE = 0.03
+_VISIBLE = 1.0
+#: How often a solution is corrected at most; each takes away all but what `K` is rounded by.
+_CORRECTIONS = 6
 
 
 def _rounding_of(gram):
