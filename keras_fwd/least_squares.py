@@ -8,7 +8,6 @@ tried. Nothing here raises inside a graph: how a solve ended is its `Status`.
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
 from keras_fwd.damped_spectrum import DampedSpectrum
 from keras_fwd.solvers import direct_solution, rounding
 
@@ -25,7 +24,8 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
         residual: `b`, `[m]`.
         curvature_diagonal: `h`, `[n]`, not negative.
         gradient_rest: `r`, `[n]`: what of the gradient is not in the residual.
-        scale: `D`, `[n]`, not negative; zeros count as ones. None for ones.
+        scale: `D`, `[n]`, not negative; zeros count as ones. None for ones. Or a function of the
+            norms of the columns of `[A; √diag(h)]`, `[n]` in double precision, that returns it.
         damping: About what the system will be solved with.
 
     References:
@@ -33,9 +33,13 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
     """
     dtype = rows.dtype
     A, b, h, r = (_double(x) for x in (rows, residual, curvature_diagonal, gradient_rest))
-    scale = _positive(scale, r)
-    A, h, r = A / scale, h / scale**2, r / scale
     gram = tf.linalg.matmul(A, A, transpose_a=True) + tf.linalg.diag(h)
+    norms, visible = _column_norms(A, h, tf.linalg.diag_part(gram), dtype)
+    scale = _positive(scale(norms) if callable(scale) else scale, r)
+    # The product is scaled, not its factors: these are as long as the batch.
+    gram, slopes = gram / scale / scale[:, None], tf.linalg.matvec(A, b, transpose_a=True) / scale
+    h, r = h / scale**2, r / scale
+    slopes += r
     diagonal = tf.linalg.diag_part(gram)
     # A weight on which nothing depends would make the matrix singular.
     unused = tf.equal(diagonal, 0) & tf.equal(r, 0)
@@ -45,15 +49,14 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
     harmless = tf.reduce_min(values) + tf.cast(damping, values.dtype) > noise
     # What single precision tells from zero is far above what squaring loses in double precision.
     harmless |= tf.reduce_max(values) * _least_square(dtype, tf.size(r)) > 1e3 * rounding(values)
-
-    slopes = tf.linalg.matvec(A, b, transpose_a=True) + r
+    harmless &= visible
 
     def from_gram():
         turned = tf.linalg.matvec(vectors, slopes, transpose_a=True)
         return tf.sqrt(tf.maximum(values, 0.0)), vectors, tf.zeros_like(turned), turned
 
     def from_triangle():
-        Q, R = tf.linalg.qr(tf.concat([A, tf.linalg.diag(tf.sqrt(h))], axis=0))
+        Q, R = tf.linalg.qr(tf.concat([A / scale, tf.linalg.diag(tf.sqrt(h))], axis=0))
         right = tf.linalg.matvec(Q[: tf.shape(A)[0]], b, transpose_a=True)
         finite = tf.reduce_all(tf.math.is_finite(R))
         roots, U, V = tf.linalg.svd(tf.where(finite, R, tf.zeros_like(R)))
@@ -216,33 +219,27 @@ def _shifted_eigenvalues(gram):
     return solved
 
 
-class OnNests:
-    """A system of vectors as one of nests: what goes in is raveled, what comes out unraveled.
+def _column_norms(A, h, squares, dtype):
+    """The norms of the columns of `[A; √diag(h)]`, and whether their `squares` hold them.
 
-    Args:
-        system: The system.
-        spec: The space of its vectors.
+    Squares of single precision, in double precision, always do.
     """
+    if dtype != tf.float64:
+        return tf.sqrt(squares), tf.constant(True)
 
-    def __init__(self, system, spec):
-        self._system, self._spec = system, spec
+    def without_squares():
+        largest = tf.reduce_max(tf.abs(A), axis=0)
+        unit = tf.where(largest > 0, largest, tf.ones_like(largest))
+        norms = unit * tf.norm(A / unit, axis=0)
+        return tf.where(h > 0, tf.sqrt(norms**2 + h), norms)
 
-    def solve(self, damping, gradient=None):
-        """As that of the system."""
-        vector = None if gradient is None else nest.ravel(gradient)
-        solution = self._system.solve(damping, vector)
-        return solution._replace(value=nest.unravel(solution.value, self._spec))
+    inside = tf.math.is_finite(squares) & (squares > _FAINT)
+    norms = tf.cond(tf.reduce_all(inside), lambda: tf.sqrt(squares), without_squares)
+    return norms, tf.reduce_all(inside | tf.equal(norms, 0))
 
-    def length(self, vector):
-        """As `DampedSpectrum.length`."""
-        return self._system.length(nest.ravel(vector))
 
-    def bend(self, vector):
-        """`⟨x, C x⟩`."""
-        return self._system.bend(nest.ravel(vector))
-
-    def __getattr__(self, name):
-        return getattr(self._system, name)
+#: A square below may have lost digits, or be zero without its root being zero.
+_FAINT = 1e-280
 
 
 def _double(tensor):

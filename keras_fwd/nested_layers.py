@@ -1,8 +1,8 @@
 """Which layers are inside which.
 
-Private interface used here: Keras' own walk through sublayers, which finds those in lists and
-dictionaries and within layers that are no models, as `Model.layers` does not; and the call
-context, which knows the outermost layer of a call. Without them: labels without layers, and a
+Private interface used here: Keras' own walk through sublayers and list of them, which hold those in
+lists and dictionaries and within layers that are no models, as `Model.layers` does not; and the
+call context, which knows the outermost layer of a call. Without them: labels without layers, and a
 penalty that is lost without a word.
 """
 
@@ -12,6 +12,11 @@ import keras
 def inside(layer):
     """All the layers within one, however deep; none for what is no layer."""
     return layer._flatten_layers(include_self=False) if isinstance(layer, keras.Layer) else []
+
+
+def directly_inside(layer):
+    """The layers within one, but not those within them."""
+    return list(layer._layers) if isinstance(layer, keras.Layer) else []
 
 
 def is_outermost(layer):

@@ -1,4 +1,7 @@
-"""Models whose outputs for an example depend on that example alone, by the layers they hold."""
+"""Models whose outputs for an example depend on that example alone, by the layers they hold.
+
+A layer of the user's says so itself, by an attribute `keeps_examples_apart = True`.
+"""
 
 import keras
 
@@ -10,8 +13,17 @@ _L = keras.layers
 _APART = frozenset(
     [
         keras.Sequential,
-        *(_L.InputLayer, _L.Dense, _L.EinsumDense, _L.Embedding, _L.Activation, _L.Identity),
-        *(_L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU, _L.LayerNormalization, _L.Rescaling),
+        *(
+            _L.InputLayer,
+            _L.Dropout,
+            _L.Dense,
+            _L.EinsumDense,
+            _L.Embedding,
+            _L.Activation,
+            _L.Identity,
+        ),
+        *(_L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU, _L.Softmax, _L.Rescaling, _L.Normalization),
+        *(_L.LayerNormalization, _L.GroupNormalization, _L.MultiHeadAttention),
         *(_L.Conv1D, _L.Conv2D, _L.Conv3D, _L.DepthwiseConv1D, _L.DepthwiseConv2D),
         *(_L.SeparableConv1D, _L.SeparableConv2D, _L.Conv1DTranspose, _L.Conv2DTranspose),
         *(_L.MaxPooling1D, _L.MaxPooling2D, _L.AveragePooling1D, _L.AveragePooling2D),
@@ -21,6 +33,7 @@ _APART = frozenset(
         *(_L.ZeroPadding1D, _L.ZeroPadding2D, _L.Cropping1D, _L.Cropping2D),
         *(_L.Add, _L.Subtract, _L.Multiply, _L.Average, _L.Maximum, _L.Minimum, _L.Concatenate),
         *(_L.SimpleRNN, _L.LSTM, _L.GRU, _L.SimpleRNNCell, _L.LSTMCell, _L.GRUCell),
+        *(_L.RNN, _L.Bidirectional, _L.TimeDistributed),
     ]
 )
 #: Attributes of those layers that hold functions of the user's choice.
@@ -28,21 +41,31 @@ _FUNCTIONS = ("activation", "recurrent_activation")
 
 
 def keeps_examples_apart(model):
-    """Whether a model is known to: built of stock layers, with stock activations."""
-    if getattr(model, "inputs", None) is None:
-        return False
-    if any(tensor.shape[0] is not None for tensor in model.inputs):
-        return False
-    layers = [model, *nested_layers.inside(model)]
-    return all(map(_is_apart, layers)) and all(map(_holds_layers_only, layers))
+    """Whether a model is known to, and takes a batch of any size."""
+    inputs = getattr(model, "inputs", None) or []
+    return first_unknown(model) is None and all(x.shape[0] is None for x in inputs)
+
+
+def first_unknown(layer):
+    """The first layer or operation that is not known to keep examples apart, or None.
+
+    Known are stock layers with stock activations, and what says so itself.
+    """
+    if getattr(layer, "keeps_examples_apart", False):
+        return None
+    if not _is_apart(layer):
+        return layer
+    bare = (o for o in getattr(layer, "operations", []) if not isinstance(o, keras.Layer))
+    within = map(first_unknown, nested_layers.directly_inside(layer))
+    return next((found for found in (*bare, *within) if found is not None), None)
 
 
 def _is_apart(layer):
     if not (type(layer) in _APART or _is_functional(layer)) or getattr(layer, "stateful", False):
         return False
-    if getattr(layer, "dropout", 0) or getattr(layer, "recurrent_dropout", 0):
+    if any(getattr(layer, name, 0) for name in ("rate", "dropout", "recurrent_dropout")):
         return False
-    if isinstance(layer, _L.Concatenate) and layer.axis == 0:
+    if isinstance(layer, _L.Concatenate | _L.Softmax) and layer.axis == 0:
         return False
     return all(_is_stock(getattr(layer, name, None)) for name in _FUNCTIONS)
 
@@ -57,9 +80,3 @@ def _is_functional(layer):
 def _is_stock(activation):
     name = getattr(activation, "__name__", "")
     return activation is None or getattr(keras.activations, name, None) is activation
-
-
-def _holds_layers_only(layer):
-    """A functional model may hold bare operations too, which may do anything."""
-    operations = getattr(layer, "operations", [])
-    return all(isinstance(operation, keras.Layer) for operation in operations)

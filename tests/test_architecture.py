@@ -71,6 +71,7 @@ FLOORS = {
         "solvers",
         "damped_spectrum",
         "least_squares",
+        "nest_system",
         "lanczos",
         "spectrum",
         "kronecker",

@@ -41,6 +41,12 @@ def two_inputs():
     return keras.Model([a, b], [L.Dense(2)(both), L.Dense(3, "softmax")(both)])
 
 
+def attention():
+    x = keras.Input((4, 3))
+    y = L.MultiHeadAttention(2, 2)(x, x)
+    return keras.Model(x, L.Dense(1)(L.Flatten()(y)))
+
+
 def with_bare_operation():
     x = keras.Input((6,))
     y = L.Dense(2, "tanh")(x)
@@ -61,6 +67,8 @@ APART = {
     "nested": lambda: sequential(
         sequential(L.Dense(5, "tanh")), L.LayerNormalization(), L.Dense(1)
     ),
+    "attention": lambda: attention(),
+    "normalized": lambda: sequential(L.Normalization(mean=1.0, variance=2.0), L.Dense(2)),
     "two inputs and outputs": two_inputs,
 }
 MIXING = {
@@ -82,6 +90,16 @@ MIXING = {
 @pytest.mark.parametrize("name", APART)
 def test_known_models_keep_examples_apart(name):
     assert keeps_examples_apart(APART[name]())
+
+
+def test_a_layer_of_the_users_may_say_so_itself():
+    class Shift(L.Layer):
+        keeps_examples_apart = True
+
+        def call(self, x):
+            return x + 1.0
+
+    assert keeps_examples_apart(sequential(L.Dense(3), Shift()))
 
 
 @pytest.mark.parametrize("name", MIXING)

@@ -176,11 +176,21 @@ def test_the_config_holds_it():
     assert keras_fwd.GaussNewton.from_config(config).micro_batch == 8
 
 
+def quartic(y, p):
+    return keras.ops.mean((y - p) ** 4, -1)
+
+
+class Custom(L.Layer):
+    def call(self, x):
+        return x - keras.ops.mean(x, axis=0, keepdims=True)
+
+
 def test_what_else_is_refused():
     cases = [
-        (compiled(plain, "log_cosh", {"micro_batch": 8}), "needs mse or a cross-entropy"),
+        (compiled(plain, quartic, {"micro_batch": 8}), "needs mse, a robust loss or"),
         (keras.Sequential([keras.Input([3], batch_size=20), L.Dense(2)]), "fixed batch size"),
         (masked(), "masks"),
+        (keras.Sequential([keras.Input([3]), L.Dense(2), Custom()]), "a Custom"),
     ]
     for model, message in cases:
         if not model.compiled:

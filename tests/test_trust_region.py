@@ -16,6 +16,17 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+def test_a_weight_that_only_rounding_sees_stays_where_it_is():
+    """The bias of attention's keys shifts all scores of a query alike: softmax does not see it."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((4, 3))
+    y = keras.layers.MultiHeadAttention(2, 2)(x, x)
+    model = keras.Model(x, keras.layers.Dense(1)(keras.layers.Flatten()(y)))
+    model.compile(keras_fwd.GaussNewton(), "mse")
+    model.fit(draw(7, 4, 3), draw(7, 1, seed=1), epochs=5, verbose=0)
+    assert all(np.abs(weight).max() < 1e3 for weight in model.get_weights())
+
+
 # --- the damping that gives a length -------------------------------------------------------------
 
 SYSTEMS = {

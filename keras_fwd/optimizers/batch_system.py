@@ -3,8 +3,9 @@
 import copy
 import math
 
-from keras_fwd import curvature, least_squares, weight_penalties
+from keras_fwd import curvature, weight_penalties
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.nest_system import NestSystem
 from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.dense_system import dense_system, dual_system, loss_kinds
 from keras_fwd.optimizers.expansion import to_leaves
@@ -57,7 +58,7 @@ def batch_system(optimizer, model_pass, expansion, region, last):
         system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
         if region is not None:
             region.start(expansion.values, expansion.finite)
-    system = least_squares.OnNests(system, J.in_spec)
+    system = NestSystem(system, J.in_spec)
     return Geodesic(system, model_pass, expansion, H) if optimizer.geodesic else system
 
 

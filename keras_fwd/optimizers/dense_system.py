@@ -1,5 +1,6 @@
 """The damped system of one batch as a matrix: from the dense Jacobian, for a direct solver."""
 
+import numpy as np
 import tensorflow as tf
 
 from keras_fwd import curvature, least_squares, model, nest
@@ -38,10 +39,11 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
         )
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds)
     rows, residual = triangles.of_all_replicas(_healthy(expansion, rows), residual, reduced=True)
-    norms = _column_norms(rows)
-    norms = tf.where(ridge > 0, tf.sqrt(norms**2 + ridge), norms)  # without, no square overflows
-    largest = _largest(scale, norms, model_pass.variables)
-    return least_squares.dense_least_squares(rows, residual, ridge, rest, largest, damping)
+
+    def scale_of(norms):
+        return _largest(scale, norms, model_pass.variables)
+
+    return least_squares.dense_least_squares(rows, residual, ridge, rest, scale_of, damping)
 
 
 def dual_system(model_pass, expansion, kinds, H, ridge):
@@ -89,8 +91,9 @@ def _check_blocks(model_pass, kinds):
         )
     if "general" in kinds:
         raise ConfigurationError(
-            'GaussNewton: `micro_batch` with the solver "dense" needs mse or a cross-entropy (with '
-            "its softmax or sigmoid as the last activation, or from_logits=True). Use "
+            'GaussNewton: `micro_batch` with the solver "dense" needs mse, a robust loss or a '
+            "cross-entropy (with its softmax or sigmoid as the last activation, or "
+            "from_logits=True). Use "
             f'solver="cg". Received: another loss, micro_batch={model_pass.size}.'
         )
 
@@ -123,13 +126,6 @@ def _triangle(model_pass, expansion, H, kinds, residual):
     return [tf.cast(each, dtype) for each in both]
 
 
-def _column_norms(rows):
-    """The norm of each column; no square overflows."""
-    largest = tf.reduce_max(tf.abs(rows), axis=0)
-    unit = tf.where(largest > 0, largest, tf.ones_like(largest))
-    return unit * tf.norm(rows / unit, axis=0)
-
-
 def _largest(scale, norms, variables):
     """The largest scales seen, of this batch and of those before: `[n]`, or None without `scale`.
 
@@ -140,6 +136,9 @@ def _largest(scale, norms, variables):
     if not scale:
         return None
     values = [variable.value for variable in scale]
+    # A column of rounding, as of the bias of attention's keys, is no reason to go far along it.
+    least = 8 * np.finfo(values[0].dtype.as_numpy_dtype).eps * tf.reduce_max(norms)
+    norms = tf.where(norms > least, norms, tf.zeros_like(norms))
     parts = []
     triples = zip(scale, nest.unravel(norms, values), variables, strict=True)
     for seen, part, variable in triples:

@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
-from keras_fwd import least_squares, nest
+from keras_fwd import nest
 from keras_fwd.checks import check_count, check_flag
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.nest_system import NestSystem
 from keras_fwd.optimizers import bounds, replicas
 from keras_fwd.optimizers.batch_system import batch_system, few_weights
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
@@ -94,8 +95,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         micro_batch: How many examples of a batch the model holds at once; None (default) for all.
             The step is that of the whole batch, to rounding, and all that it takes runs through the
             blocks one after the other. For `"dense"` (of mse and cross-entropies) and `"cg"`, on
-            one device. Layers that keep a state or draw random numbers are refused; a layer of your
-            own must treat each example by itself.
+            one device. Refused are layers that keep a state or draw random numbers, and those of
+            your own, unless they say `keeps_examples_apart = True`.
 
     Raises:
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
@@ -263,7 +264,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
 
     def predicted_change(self, expansion, system, step):
         """By the matrix, where there is one, else by products."""
-        if not isinstance(system, least_squares.OnNests | Geodesic):
+        if not isinstance(system, NestSystem | Geodesic):
             return super().predicted_change(expansion, system, step)
         linear = nest.dot(expansion.gradient, step)
         return (linear + tf.cast(system.bend(step), linear.dtype) / 2) / replicas.count()

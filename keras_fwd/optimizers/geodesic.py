@@ -16,7 +16,7 @@ class Geodesic:
     `(C + λ D²) a = −Jᵀ H f''`, with `f''` the second derivative of the outputs along `v`.
 
     Args:
-        system: An `OnNests` of the batch.
+        system: A `NestSystem` of the batch.
         model_pass: The `TrainingPass` of the batch, for a sum of squares.
         expansion: Its `Expansion`.
         hessian: `H`, of the loss in the outputs.

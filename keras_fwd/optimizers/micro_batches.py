@@ -11,6 +11,7 @@ from keras_fwd.linear_map import LinearMap
 from keras_fwd.model import Recorder, TrainingPass
 from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.expansion import Expansion, to_leaves
+from keras_fwd.separable import first_unknown
 
 #: Ops that draw random numbers, with a state or without.
 _RANDOM = re.compile("Random|TruncatedNormal|StandardNormal|Multinomial|StatefulUniform")
@@ -81,6 +82,7 @@ class MicroBatches(TrainingPass):
         traced = tf.function(block, autograph=False)
         traced = traced.get_concrete_function(tf.TensorSpec([], tf.int32))
         _check_random(traced.graph)
+        _check_apart(self.model)
         leaves, logits = traced.structured_outputs
         structure = seen["outputs"]
         have_logits = [hasattr(y, "_keras_logits") for y in nest.flatten(structure)]
@@ -230,6 +232,17 @@ def _check_random(graph):
     drawn = sorted({node.op for node in nodes if _RANDOM.search(node.op)})
     if drawn:
         _refuse("random numbers of the batch would be others in blocks", ", ".join(drawn))
+
+
+def _check_apart(fn):
+    """Raise `ConfigurationError` for a layer that may mix the examples of a block."""
+    unknown = first_unknown(fn)
+    if unknown is not None:
+        _refuse(
+            "of this layer, model or operation it is not known that it treats each example by "
+            "itself (if it does, set `keeps_examples_apart = True` on it)",
+            f"{unknown.name!r}, a {type(unknown).__name__}",
+        )
 
 
 def _check_block(model_pass, recorder, outputs):
