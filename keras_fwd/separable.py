@@ -42,6 +42,8 @@ _FUNCTIONS = ("activation", "recurrent_activation")
 
 def keeps_examples_apart(model):
     """Whether a model is known to, and takes a batch of any size."""
+    if not isinstance(model, keras.Model):
+        return False
     inputs = getattr(model, "inputs", None) or []
     return first_unknown(model) is None and all(x.shape[0] is None for x in inputs)
 

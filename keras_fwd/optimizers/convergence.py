@@ -53,7 +53,7 @@ class Tolerances(NamedTuple):
     def resolved(self, loss_dtype, weights_dtype):
         """Those below zero by the machine epsilon of a dtype."""
         rounding = [
-            ROUNDINGS * control._epsilon(tf.as_dtype(d)) for d in (loss_dtype, weights_dtype)
+            ROUNDINGS * control.epsilon(tf.as_dtype(d)) for d in (loss_dtype, weights_dtype)
         ]
         defaults = Tolerances(rounding[0], rounding[1], rounding[0])
         return Tolerances(*[tf.where(t >= 0, t, d) for t, d in zip(self, defaults, strict=True)])
@@ -88,7 +88,7 @@ def cosine(slope, predicted, loss):
     """
     predicted, loss = tf.cast(predicted, slope.dtype), tf.cast(loss, slope.dtype)
     curved = -2 * (slope + predicted)
-    visible = curved > 64 * control._epsilon(slope.dtype) * tf.abs(slope)
+    visible = curved > 64 * control.epsilon(slope.dtype) * tf.abs(slope)
     length = tf.sqrt(tf.maximum(curved, 0.0)) * tf.sqrt(2 * tf.abs(loss))
     hidden = tf.where(tf.equal(slope, 0.0), 0.0, float("inf"))
     return tf.where(visible, relative(slope, length), tf.cast(hidden, tf.float32))

@@ -64,7 +64,7 @@ def reduction_ratio(before, after, predicted, first=True):
     to which the loss is blind. A step that rejections made so short does if the loss did not rise.
     """
     actual, predicted = before - after, tf.cast(predicted, before.dtype)
-    noise = 8 * _epsilon(before.dtype) * tf.abs(before)
+    noise = 8 * epsilon(before.dtype) * tf.abs(before)
     lost = tf.logical_and(tf.abs(predicted) <= noise, tf.abs(actual) <= noise)
     sign = tf.cast(tf.where(first | (actual >= 0), 1.0, -1.0), before.dtype)
     ratio = tf.where(lost, sign, actual / predicted)
@@ -118,5 +118,6 @@ def follow(damping, ratio, at_once, least):
     return tf.where(at_once, tf.maximum(damping * factor, floor), raised)
 
 
-def _epsilon(dtype):
+def epsilon(dtype):
+    """The machine epsilon of a dtype; for one of fewer bits than float32, that of float16."""
     return {tf.float64: 2.0**-52, tf.float32: 2.0**-23}.get(dtype, 2.0**-10)
