@@ -132,7 +132,9 @@ def compiled(name, batch=7):
     return model, (x, y)
 
 
-@pytest.mark.parametrize("dynamic", [False, True], ids=["known", "unknown"])
+@pytest.mark.parametrize(
+    "dynamic", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["unknown", "known"]
+)
 @pytest.mark.parametrize("name", APART)
 def test_rows_are_those_of_products_with_the_whole_batch(name, dynamic, monkeypatch):
     model, data = compiled(name)

@@ -58,7 +58,7 @@ def accelerated(w, y, damping):
 MODES = {"graph": {}, "eager": {"eager": True}, "xla": {"jit": True}}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["graph", "eager", pytest.param("xla", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", ["dense", "dual"])
 def test_step_is_velocity_and_half_the_acceleration(solver, mode):
     y = target(1.0, 0.2)
@@ -122,7 +122,7 @@ class Canyon(keras.layers.Layer):
         return x * tf.stack([1 - u, 100 * (v - u**2)])[None]
 
 
-@pytest.mark.parametrize("damping", ["auto", 1e-3])
+@pytest.mark.parametrize("damping", ["auto", pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_a_curved_valley_takes_far_fewer_steps(damping):
     steps = {}
     for geodesic in (True, False):

@@ -36,7 +36,7 @@ def fitted(loss, x, y, epochs=60, **options):
     return model
 
 
-@pytest.mark.parametrize("solver", ["dense", "dual"])
+@pytest.mark.parametrize("solver", ["dense", pytest.param("dual", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", ["huber", "cauchy"])
 def test_fit_ends_where_scipy_does(loss, solver):
     x, y = data()
@@ -97,7 +97,7 @@ def test_direction_weighs_residuals_by_the_second_derivative(loss, mode):
     np.testing.assert_allclose(model.get_weights()[0][:, 0], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("loss", ["huber", "cauchy"])
+@pytest.mark.parametrize("loss", ["huber", pytest.param("cauchy", marks=pytest.mark.slow)])
 def test_a_start_among_outliers_only_is_left(loss):
     x, y = data(far=30.0)
     w = fitted(loss, x, y, epochs=120).get_weights()[0][:, 0]

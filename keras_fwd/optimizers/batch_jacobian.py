@@ -35,7 +35,8 @@ def _rows(model_pass, expansion):
     if any(leaf.shape.rank is None for leaf in [*inputs, *leaves]):
         return None
     outputs = sum(leaf.shape[1:].num_elements() or 0 for leaf in leaves)
-    if outputs >= sum(value.shape.num_elements() for value in values):
+    weights = sum(value.shape.num_elements() for value in values)
+    if outputs >= weights:
         return None
     batch = next((x.shape[0] for x in inputs if x.shape[0] is not None), tf.shape(inputs[0])[0])
     rows = WeightRows(lambda x: model_pass.leaves_at(values, x), model_pass.batch[0], values, batch)
@@ -45,4 +46,6 @@ def _rows(model_pass, expansion):
         tf.concat([tf.reshape(cell, [tf.size(leaf), -1]) for cell in row], axis=1)
         for row, leaf in zip(rows.blocks(None), leaves, strict=True)
     ]
-    return tf.concat(bands, axis=0)
+    matrix = tf.concat(bands, axis=0)
+    matrix.set_shape([None, weights])  # not known to TensorFlow if the batch is not
+    return matrix

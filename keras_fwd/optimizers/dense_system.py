@@ -224,7 +224,7 @@ def _residual_and_rest(H, kinds, expansion, model_pass):
     if model_pass.loss_is_of_outputs and set(kinds) == {"squares"}:
         rest = [tf.zeros_like(g) for g in expansion.gradient]
     elif model_pass.loss_is_of_outputs and "squares" not in kinds:
-        rest = expansion.gradient
+        rest = nest.scale(1 / replicas.count(), expansion.gradient)  # this replica's share
     else:
         cotangents = {"loss": tf.ones_like(expansion.loss), "outputs": outside}
         rest = expansion.whole._transpose_mv(cotangents)
