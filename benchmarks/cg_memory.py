@@ -7,7 +7,6 @@ Goal: at most twice Adam's.
     python benchmarks/cg_memory.py [--width 1024] [--layers 5] [--batch 64]
 """
 
-import argparse
 import os
 
 import peak_memory
@@ -66,22 +65,13 @@ def measure(side, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--layers", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        peak_memory.report(measure(options.side, options))
-        return
+    sizes = {"width": 1024, "layers": 5, "batch": 64}
+    found = peak_memory.of_sides(__file__, __doc__ or "", SIDES, measure, **sizes)
     table = rich.table.Table(title="Peak memory")
     for heading in ("step", "in weights", "in steps of Adam"):
         table.add_column(heading)
-    adam = None
-    for side in SIDES:
-        peak, weights = peak_memory.of_side(__file__, side, options)
-        adam = adam or peak
+    adam = found["Adam"][0]
+    for side, (peak, weights) in found.items():
         table.add_row(side, f"{peak / weights:.1f}", f"{peak / adam:.2f}")
     rich.console.Console().print(table)
 

@@ -8,7 +8,6 @@ the weights, beside the factors.
     python benchmarks/kfac_memory.py [--width 2048] [--layers 5] [--batch 64]
 """
 
-import argparse
 import os
 
 import peak_memory
@@ -60,20 +59,12 @@ def measure(side, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--layers", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        peak_memory.report(measure(options.side, options))
-        return
+    sizes = {"width": 2048, "layers": 5, "batch": 64}
+    found = peak_memory.of_sides(__file__, __doc__ or "", SIDES, measure, **sizes)
     table = rich.table.Table(title="Peak memory, in weights")
     for heading in ("step", "all", "of these, factors", "the rest"):
         table.add_column(heading)
-    for side in SIDES:
-        peak, weights, factors = peak_memory.of_side(__file__, side, options)
+    for side, (peak, weights, factors) in found.items():
         cells = (peak / weights, factors / weights, (peak - factors) / weights)
         table.add_row(side, *(f"{cell:.1f}" for cell in cells))
     rich.console.Console().print(table)

@@ -8,9 +8,6 @@ step.
     python benchmarks/memory.py [--batch 8192] [--width 256] [--layers 60] [--repeats 3]
 """
 
-import argparse
-import statistics
-
 import peak_memory
 
 SIDES = {
@@ -64,29 +61,18 @@ def measure(side, options):
         before = tf.config.experimental.get_memory_info("GPU:0")["current"]
         tf.config.experimental.reset_memory_stats("GPU:0")
         tf.nest.map_structure(lambda y: y.numpy(), concrete(x))
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"] - before
+        return [tf.config.experimental.get_memory_info("GPU:0")["peak"] - before]
     peak_memory.forget()
     before = peak_memory.resident("VmRSS")
     results = concrete(x)
     tf.nest.map_structure(lambda y: y.numpy(), results)
-    return peak_memory.resident("VmHWM") - before
+    return [peak_memory.resident("VmHWM") - before]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch", type=int, default=8192)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=60)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        peak_memory.report([measure(options.side, options)])
-        return
-    peaks = {}
-    for side in SIDES:
-        runs = [peak_memory.of_side(__file__, side, options) for _ in range(options.repeats)]
-        peaks[side] = statistics.median(peak for (peak,) in runs)
+    sizes = {"batch": 8192, "width": 256, "layers": 60}
+    found = peak_memory.of_sides(__file__, __doc__ or "", SIDES, measure, repeats=3, **sizes)
+    peaks = {side: peak for side, (peak,) in found.items()}
     for side, name in SIDES.items():
         ratios = [f"{peaks[side] / peaks[to]:.2f} {to}" for to in ("forward", "gradient")]
         print(f"{name:36} {peaks[side] / 2**20:8.0f} MiB   = {' = '.join(ratios)}")

@@ -1,6 +1,8 @@
 """Peak memory of a benchmark's sides, each in a process of its own: resident memory (Linux)."""
 
+import argparse
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -16,21 +18,37 @@ def forget():
     pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
-def report(numbers):
-    """What the process of one side prints for `of_side`."""
-    print("bytes", *numbers)
+def of_sides(script, doc, sides, measure, repeats=1, **sizes):
+    """The numbers of each side of a script, a dict of lists: medians over the repeats.
 
-
-def of_side(script, side, options):
-    """The numbers that a script reports for one side.
+    The process of one side ends in here, once it has reported what it measured.
 
     Args:
-        script: Its path.
-        side: Name of the side.
-        options: The `argparse.Namespace` of the script, handed on but for `side` and `repeats`.
+        script: Path of the script.
+        doc: What it says of itself.
+        sides: Names of the sides.
+        measure: Function of a side and the options: a list of numbers of bytes.
+        repeats: How often each side runs, if the command line does not say it.
+        **sizes: Integers that the command line may set, and what they are else.
     """
-    handed = {k: v for k, v in vars(options).items() if k not in ("side", "repeats")}
-    arguments = [part for name, value in handed.items() for part in (f"--{name}", str(value))]
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    for name, default in {**sizes, "repeats": repeats}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print("bytes", *measure(options.side, options))
+        sys.exit()
+    arguments = [part for name in sizes for part in (f"--{name}", str(getattr(options, name)))]
+    found = {}
+    for side in sides:
+        runs = [_run(script, arguments, side) for _ in range(options.repeats)]
+        found[side] = list(map(statistics.median, zip(*runs, strict=True)))
+    return found
+
+
+def _run(script, arguments, side):
+    """What the process of one side reports."""
     command = [sys.executable, script, *arguments, "--side", side]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return [int(number) for number in done.stdout.split("bytes ")[1].split()]

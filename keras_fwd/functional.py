@@ -85,10 +85,7 @@ def resolve(call, fn, primals, wrt):
     """
     check_callable(call, "fn", fn)
     function = (lambda x: fn(x, training=False)) if is_layer(fn) else fn
-    tensors = [
-        nest.to_tensor(call, f"primals{path}", leaf)
-        for path, leaf in zip(nest.paths(primals), nest.flatten(primals), strict=True)
-    ]
+    tensors = nest.to_tensors(call, "primals", primals)
     primals = nest.pack(primals, tensors)
     if isinstance(wrt, str) and wrt == "inputs":
         _check_differentiable(call, tensors)
@@ -150,8 +147,7 @@ def as_tensors(call, outputs):
         raise StructureError(
             f"{call}: `fn` must return a tensor or a nest of tensors. Received: {outputs!r}."
         )
-    where = [f"fn(primals){path}" for path in nest.paths(outputs)]
-    tensors = [nest.to_tensor(call, w, leaf) for w, leaf in zip(where, leaves, strict=True)]
+    tensors = nest.to_tensors(call, "fn(primals)", outputs)
     if any(tensor.dtype.is_complex for tensor in tensors):
         raise StructureError(
             f"{call}: `fn` must return real tensors; return the real and the imaginary part of a "

@@ -193,6 +193,23 @@ def _count(shape):
     return shape.num_elements() if isinstance(shape, tf.TensorShape) else tf.reduce_prod(shape)
 
 
+def to_tensors(call, where, x):
+    """The leaves of a nest as tensors, a list; messages name them by their paths after `where`."""
+    pairs = zip(paths(x), flatten(x), strict=True)
+    return [to_tensor(call, f"{where}{path}", leaf) for path, leaf in pairs]
+
+
+def check_structure(call, argument, value, like, whose):
+    """Raise `StructureError` unless `value` is a nest like `like`, the structure of `whose`."""
+    try:
+        tf.nest.assert_same_structure(like, value)
+    except (ValueError, TypeError):
+        raise StructureError(
+            f"{call}: `{argument}` must have the structure of {whose}: expected "
+            f"{describe(like)}. Received: {describe(value)}."
+        ) from None
+
+
 def match(call, argument, value, spec_):
     """Check that `value` is a vector of `spec_` and convert its leaves to tensors.
 
@@ -205,13 +222,7 @@ def match(call, argument, value, spec_):
     Raises:
         StructureError: Structure, shape or dtype differ; names the leaf.
     """
-    try:
-        tf.nest.assert_same_structure(spec_, value)
-    except (ValueError, TypeError):
-        raise StructureError(
-            f"{call}: `{argument}` must have the structure of the space it lies in: expected "
-            f"{describe(spec_)}. Received: {describe(value)}."
-        ) from None
+    check_structure(call, argument, value, spec_, "the space it lies in")
     checked = [
         _match_leaf(call, f"{argument}{path}", leaf, wanted)
         for path, leaf, wanted in zip(paths(spec_), flatten(value), flatten(spec_), strict=True)

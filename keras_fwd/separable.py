@@ -3,6 +3,8 @@
 A layer of the user's says so itself, by an attribute `keeps_examples_apart = True`.
 """
 
+import re
+
 import keras
 
 from keras_fwd import nested_layers
@@ -13,15 +15,8 @@ _L = keras.layers
 _APART = frozenset(
     [
         keras.Sequential,
-        *(
-            _L.InputLayer,
-            _L.Dropout,
-            _L.Dense,
-            _L.EinsumDense,
-            _L.Embedding,
-            _L.Activation,
-            _L.Identity,
-        ),
+        *(_L.InputLayer, _L.Dropout, _L.Dense, _L.EinsumDense, _L.Embedding),
+        *(_L.Activation, _L.Identity),
         *(_L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU, _L.Softmax, _L.Rescaling, _L.Normalization),
         *(_L.LayerNormalization, _L.GroupNormalization, _L.MultiHeadAttention),
         *(_L.Conv1D, _L.Conv2D, _L.Conv3D, _L.DepthwiseConv1D, _L.DepthwiseConv2D),
@@ -67,9 +62,25 @@ def _is_apart(layer):
         return False
     if any(getattr(layer, name, 0) for name in ("rate", "dropout", "recurrent_dropout")):
         return False
-    if isinstance(layer, _L.Concatenate | _L.Softmax) and layer.axis == 0:
+    if isinstance(layer, _L.Concatenate | _L.Softmax) and not _spares_the_batch(layer.axis):
+        return False
+    if isinstance(layer, _L.MultiHeadAttention) and 0 in (layer._attention_axes or ()):
+        return False
+    if isinstance(layer, _L.EinsumDense) and not _carries_the_batch(layer.equation):
         return False
     return all(_is_stock(getattr(layer, name, None)) for name in _FUNCTIONS)
+
+
+def _spares_the_batch(axis):
+    """Whether an axis, or each of several, cannot be the first: others from the end on may be."""
+    axes = axis if isinstance(axis, tuple | list) else [axis]
+    return all(a == -1 or a > 0 for a in axes)
+
+
+def _carries_the_batch(equation):
+    """Whether the first axis of the inputs is that of the outputs, and no axis of the kernel."""
+    inputs, kernel, outputs = re.split(",|->", equation.replace(" ", ""))
+    return inputs[0] == outputs[0] and (inputs[0] == "." or inputs[0] not in kernel)
 
 
 def _is_functional(layer):

@@ -64,6 +64,14 @@ APART = {
         shape=(6, 6, 1),
     ),
     "embedding": lambda: sequential(L.Embedding(5, 3), L.Flatten(), L.Dense(2), shape=(4,)),
+    "equations": lambda: sequential(
+        L.EinsumDense("abc,cd->abd", output_shape=(None, 2)),
+        L.EinsumDense("...x,xy->...y", output_shape=2),
+        shape=(4, 3),
+    ),
+    "joined": lambda: keras.Model(
+        x := keras.Input((6,)), L.Softmax()(L.Concatenate(axis=1)([L.Dense(2)(x), L.Dense(1)(x)]))
+    ),
     "nested": lambda: sequential(
         sequential(L.Dense(5, "tanh")), L.LayerNormalization(), L.Dense(1)
     ),
@@ -81,6 +89,16 @@ MIXING = {
     "a bare operation": with_bare_operation,
     "concatenated batches": lambda: keras.Model(
         x := keras.Input((6,)), L.Concatenate(axis=0)([L.Dense(1)(x), L.Dense(1)(x)])
+    ),
+    "softmax over the batch": lambda: sequential(L.Dense(3), L.Softmax(axis=-2)),
+    "batches joined from the end": lambda: keras.Model(
+        x := keras.Input((6,)), L.Concatenate(axis=-2)([L.Dense(1)(x), L.Dense(1)(x)])
+    ),
+    "an equation that sums the batch": lambda: sequential(
+        L.EinsumDense("ab,c->bc", output_shape=(2,))
+    ),
+    "attention between examples": lambda: keras.Model(
+        x := keras.Input((4, 3)), L.MultiHeadAttention(2, 2, attention_axes=(0, 1))(x, x)
     ),
     "a fixed batch": lambda: keras.Sequential([keras.Input(batch_shape=(8, 6)), L.Dense(1)]),
     "recurrent dropout": lambda: sequential(L.LSTM(2, recurrent_dropout=0.5), shape=(3, 6)),

@@ -135,6 +135,19 @@ def test_a_curved_valley_takes_far_fewer_steps(damping):
     assert steps[True] < 0.7 * steps[False]
 
 
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_residuals_of_ones_own_take_the_same_step(jit_compile):
+    y = target(1.0, 0.2)
+    v, a = accelerated(START, y, 0.125)
+    w = tf.Variable(START)
+    optimizer = keras_fwd.GaussNewton(damping=0.125, solver="dense", geodesic=True)
+    optimizer.step(
+        lambda: w[0] * tf.exp(w[1] * X) - y, [w], reduction="mean", jit_compile=jit_compile
+    )
+    assert optimizer.status.code.name == "ACCEPTED"
+    np.testing.assert_allclose(w, START + v + a / 2, rtol=1e-6 if jit_compile else 1e-10)
+
+
 def test_it_does_not_trace_again():
     model = model_with(damping="auto")
     traces = []

@@ -530,7 +530,7 @@ def test_a_scalar_of_one_unknown_is_a_residual():
 
 def test_options_of_models_and_minimize_in_a_graph_are_refused():
     fn, v = linear_problem()
-    for options in ({"preconditioner": "kfac"}, {"curvature_batch": 4}):
+    for options in ({"preconditioner": "kfac"}, {"curvature_batch": 4}, {"micro_batch": 4}):
         with pytest.raises(CONFIGURATION, match="is for models in `fit`"):
             GaussNewton(**options).minimize(fn, [v])
     with pytest.raises(CONFIGURATION, match=r"in a tf\.function call `step`"):

@@ -57,12 +57,7 @@ class Free:
         """A `LinearMap` from the variables, with zeros for columns of the others."""
         if self._masks is None:
             return J
-        return LinearMap(
-            lambda tangents: J._mv(self.vector(tangents)),
-            lambda cotangents: self.vector(J._transpose_mv(cotangents)),
-            J.in_spec,
-            J.out_spec,
-        )
+        return J @ LinearMap(self.vector, self.vector, J.in_spec, J.in_spec)
 
 
 def restrict(expansion, variables):

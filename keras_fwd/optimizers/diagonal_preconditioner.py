@@ -6,8 +6,8 @@ from keras_fwd import fisher, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import LinearMap
 
-#: How many probes the diagonal is estimated from: with one, a badly scaled net needs more
-#: iterations than without a preconditioner (1.6 times as many), with four 0.8, with sixteen 0.8.
+#: How many probes the diagonal is estimated from. With one, a badly scaled net needs more
+#: iterations than without a preconditioner; more than four save few.
 PROBES = 4
 #: Martens' choice. With 1, the factors by which the estimate errs at single weights show in full.
 EXPONENT = 0.75

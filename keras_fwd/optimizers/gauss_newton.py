@@ -74,8 +74,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         preconditioner: Of `"cg"`, renewed in every step. `"kfac"`: the Kronecker factors of the
             batch as in `KFAC`; a deep autoencoder with little damping needs two fifths of the
             iterations to a tolerance of 1e-3, a tenth to 1e-1, and each takes up to twice the time.
-            `"diagonal"`: the diagonal of the curvature from random probes, to the power 0.75: four
-            fifths of the iterations on a badly scaled net. None (default) for none.
+            `"diagonal"`: the diagonal of the curvature from random probes, to the power 0.75: fewer
+            iterations on a badly scaled net. None (default) for none.
         max_trials: Trials on a batch before its step is rejected for good. Default 8.
         name: Name of the optimizer.
         curvature_batch: How many examples of a batch `"cg"` takes the curvature from, at even
@@ -159,22 +159,17 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
                 f"Received: solver={solver!r}."
             )
         self.solver = solver
-        check_options(
-            solver,
-            max_solver_iterations,
-            solver_tolerance,
-            preconditioner,
-            progress_tolerance,
-            warm_start,
-            backtracking,
-            curvature_batch,
-        )
-        self.max_solver_iterations = int(max_solver_iterations)
-        self.solver_tolerance = float(solver_tolerance)
+        self.max_solver_iterations = max_solver_iterations
+        self.solver_tolerance = solver_tolerance
         self.preconditioner = preconditioner
-        self.progress_tolerance = None if progress_tolerance is None else float(progress_tolerance)
+        self.progress_tolerance = progress_tolerance
         self.warm_start = warm_start
         self.backtracking = backtracking
+        self.curvature_batch = curvature_batch
+        check_options(self)
+        self.max_solver_iterations = int(max_solver_iterations)
+        self.solver_tolerance = float(solver_tolerance)
+        self.progress_tolerance = None if progress_tolerance is None else float(progress_tolerance)
         self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
         self._given_damping = "auto" if auto else self.initial_damping
         unknown = keras.initializers.Constant(-1.0)

@@ -66,13 +66,12 @@ def iterative_system(optimizer, parts, last):
 
 def _check_alone(optimizer):
     """Raise `ConfigurationError` for an option that several replicas do not have."""
-    for name in ("preconditioner", "progress_tolerance", "warm_start", "backtracking"):
-        value = getattr(optimizer, name)
-        if value is not None and value is not False:
-            raise ConfigurationError(
-                f"GaussNewton: `{name}` is for one device; with several replicas leave it out. "
-                f"Received: {name}={value!r}, {replicas.count()} replicas."
-            )
+    alone = [name for name in _OPTIONS if name != "curvature_batch"]
+    for name, value in _asked_for(optimizer, alone):
+        raise ConfigurationError(
+            f"GaussNewton: `{name}` is for one device; with several replicas leave it out. "
+            f"Received: {name}={value!r}, {replicas.count()} replicas."
+        )
 
 
 def _objective(optimizer, parts):
@@ -105,40 +104,37 @@ def _preconditioner(optimizer, parts):
     )
 
 
-def check_options(
-    solver,
-    max_solver_iterations,
-    solver_tolerance,
-    preconditioner,
-    progress_tolerance,
-    warm_start,
-    backtracking,
-    curvature_batch,
-):
+#: The arguments of `GaussNewton` that only `"cg"` has a use for.
+_OPTIONS = ("preconditioner", "progress_tolerance", "warm_start", "backtracking", "curvature_batch")
+
+
+def check_options(optimizer):
     """Raise `ConfigurationError` for an option of `"cg"` that is out of range or has no use."""
-    check_count("GaussNewton", "max_solver_iterations", max_solver_iterations)
-    check_number("GaussNewton", "solver_tolerance", solver_tolerance)
+    call = "GaussNewton"
+    check_count(call, "max_solver_iterations", optimizer.max_solver_iterations)
+    check_number(call, "solver_tolerance", optimizer.solver_tolerance)
+    preconditioner = optimizer.preconditioner
     if preconditioner is not None and preconditioner not in PRECONDITIONERS:
         raise ConfigurationError(
             "GaussNewton: `preconditioner` must be one of "
             f"{', '.join(map(repr, PRECONDITIONERS))}, or None for none. "
             f"Received: preconditioner={preconditioner!r}."
         )
-    if progress_tolerance is not None:
-        check_number("GaussNewton", "progress_tolerance", progress_tolerance)
-    for name, value in {"warm_start": warm_start, "backtracking": backtracking}.items():
-        check_flag("GaussNewton", name, value)
-    check_count("GaussNewton", "curvature_batch", curvature_batch, none="all examples")
-    options = {
-        "preconditioner": preconditioner,
-        "progress_tolerance": progress_tolerance,
-        "warm_start": warm_start or None,
-        "backtracking": backtracking or None,
-        "curvature_batch": curvature_batch,
-    }
-    for name, value in options.items():
-        if value is not None and solver not in ("auto", "cg"):
+    if optimizer.progress_tolerance is not None:
+        check_number(call, "progress_tolerance", optimizer.progress_tolerance)
+    check_flag(call, "warm_start", optimizer.warm_start)
+    check_flag(call, "backtracking", optimizer.backtracking)
+    check_count(call, "curvature_batch", optimizer.curvature_batch, none="all examples")
+    for name, value in _asked_for(optimizer, _OPTIONS):
+        if optimizer.solver not in ("auto", "cg"):
             raise ConfigurationError(
                 f'GaussNewton: `{name}` is for solver="cg"; the solver that is asked for is '
-                f"direct, and needs none. Received: {name}={value!r}, solver={solver!r}."
+                f"direct, and needs none. Received: {name}={value!r}, "
+                f"solver={optimizer.solver!r}."
             )
+
+
+def _asked_for(optimizer, names):
+    """The options among these that are not off, and their values."""
+    pairs = [(name, getattr(optimizer, name)) for name in names]
+    return [(name, value) for name, value in pairs if value is not None and value is not False]

@@ -127,15 +127,17 @@ class ResidualMinimizer:
     def _step_in_eager(self, residual_fn, variables, data, weights, reduction, jit_compile):
         self._check(residual_fn, weights, reduction)
         variables_of(variables)
+        steps = self._compiled_steps()
+        return steps(residual_fn, variables, data, weights, reduction, bool(jit_compile))
+
+    def _compiled_steps(self):
         if self._residual_steps is None:
             self._residual_steps = ResidualSteps(self.step)
-        return self._residual_steps(
-            residual_fn, variables, data, weights, reduction, bool(jit_compile)
-        )
+        return self._residual_steps
 
     def _check(self, residual_fn, weights, reduction):
         check_replicas(self, None)
-        for option in ("preconditioner", "curvature_batch"):
+        for option in ("preconditioner", "curvature_batch", "micro_batch"):
             value = getattr(self, option, None)
             if value is not None:
                 raise ConfigurationError(
@@ -227,10 +229,11 @@ class ResidualMinimizer:
                 f"{CALL}.minimize: decides from the numbers of each step whether to go on, which a "
                 "graph does not hold; in a tf.function call `step`. Received: a call in one."
             )
-        arguments = residual_fn, variables, data, weights, reduction, jit_compile
+        arguments = residual_fn, variables, data, weights, reduction, bool(jit_compile)
+        steps = self._compiled_steps()
 
         def take_step():
-            return self.step(*arguments)
+            return steps(*arguments)  # without the checks of `step`, made once below
 
         self._check(residual_fn, weights, reduction)
         self._start_anew(variables_of(variables))

@@ -133,13 +133,12 @@ def _as_residuals(residuals):
         raise StructureError(
             f"{rule}. Received: {residuals!r}. Return residuals from it, not a loss."
         )
-    where = [f"residual_fn(){path}" for path in nest.paths(residuals)]
-    tensors = [nest.to_tensor(CALL, w, leaf) for w, leaf in zip(where, leaves, strict=True)]
-    for name, tensor in zip(where, tensors, strict=True):
+    tensors = nest.to_tensors(CALL, "residual_fn()", residuals)
+    for path, tensor in zip(nest.paths(residuals), tensors, strict=True):
         if not nest.is_differentiable(tensor.dtype):
             raise StructureError(
-                f"{rule}. Received: `{name}` = {nest.describe(tensor)}. Cast integers, and return "
-                "the real and the imaginary part of complex numbers."
+                f"{rule}. Received: `residual_fn(){path}` = {nest.describe(tensor)}. "
+                "Cast integers, and return the real and the imaginary part of complex numbers."
             )
     if all(tensor.shape.num_elements() == 0 for tensor in tensors):
         raise StructureError(
@@ -158,13 +157,7 @@ def weights_of(residuals, weights):
     leaves = nest.flatten(residuals)
     if weights is None:
         return [None] * len(leaves)
-    try:
-        tf.nest.assert_same_structure(residuals, weights)
-    except (ValueError, TypeError):
-        raise StructureError(
-            f"{CALL}: `weights` must have the structure of the residuals: "
-            f"{nest.describe(residuals)}. Received: {nest.describe(weights)}."
-        ) from None
+    nest.check_structure(CALL, "weights", weights, residuals, "the residuals")
     paths = nest.paths(residuals)
     return list(map(_weight_of, paths, leaves, nest.flatten(weights)))
 
