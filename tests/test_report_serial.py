@@ -185,7 +185,7 @@ def places(data, path=()):
     keys = range(len(data)) if isinstance(data, list) else keys
     for k, key in enumerate(keys):
         within = path[-1:] in (("measures",), ("pooled",)) and 0 < k < len(keys) - 1
-        if within or len(path) == 2 and path[0] == "slices":
+        if within or (len(path) == 2 and path[0] == "slices"):
             yield (*path, key)
         elif isinstance(data, dict) or k in (0, len(data) - 1):
             yield from places(data[key], (*path, key))

@@ -88,7 +88,7 @@ class Field:
 
     def one_of(self, choices):
         """One of some texts."""
-        if type(self.value) is not str or self.value not in choices:
+        if self.value not in choices:
             self.refuse(" or ".join(f'"{choice}"' for choice in choices))
         return self.value
 
