@@ -32,11 +32,7 @@ def headline(comparison, measure=None):
 def some(names, limit=6):
     """The first names of many, quoted."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(_line(name)[:40]) for name in names[:limit]) + more
-
-
-def _line(name):
-    return " ".join(name.split())
+    return ", ".join(repr(figures.one_line(name, 40)) for name in names[:limit]) + more
 
 
 def order(change):
@@ -56,13 +52,14 @@ def _lines(comparison):
     many = len(comparison.output_names) > 1
     cells = []
     for i, o in shown:
-        names = [comparison.feature_names[i], *([comparison.output_names[o]] if many else [])]
+        names = [figures.one_line(comparison.feature_names[i], 60)]
+        names += [figures.one_line(comparison.output_names[o], 60)] if many else []
         difference = " ± ".join(plus_minus(change.difference[i, o], change.stderr[i, o]))
         sign = "+" if change.difference[i, o] > 0 else ""
         q = change.q_value[i, o]
         values = (number(change.before.value[i, o]), number(change.after.value[i, o]))
         star = " *" if change.significant[i, o] else "  "
-        cells.append([*map(_line, names), *values, sign + difference, _small(q) + star])
+        cells.append([*names, *values, sign + difference, _small(q) + star])
     columns = ["feature", *(["output"] if many else []), "before", "after", "change ± s.e.", "q  "]
     return measure, change, columns, cells
 
@@ -107,17 +104,17 @@ def text(comparison):
     except ImportError:
         return "\n".join([title, tables.text_table(columns, cells), *footer])
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    for name in columns:
-        named = name in ("feature", "output")
-        table.add_column(
-            name,
-            justify="left" if named else "right",
-            no_wrap=True,
-            overflow="ellipsis",
-            max_width=14 if name == "output" else None,
-        )
+    names = len(columns) - 4
+    sizes = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    sizes[1:names] = [min(size, 14) for size in sizes[1:names]]
+    # Names give way, numbers do not.
+    sizes[0] = max(8, WIDTH - sum(sizes[1:]) - 3 * len(columns))
+    for k, name in enumerate(columns):
+        style = {"no_wrap": True, "overflow": "ellipsis", "max_width": sizes[k]}
+        table.add_column(name, justify="left" if k < names else "right", **style)
     for row in cells:
-        table.add_row(*map(Text, row))
+        cut = map(figures.one_line, row[:names], sizes)
+        table.add_row(*map(Text, (*cut, *row[names:])))
     console = Console(width=WIDTH, file=io.StringIO(), color_system=None)
     console.print(Text(title), table, *map(Text, footer), sep="\n")
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())

@@ -40,16 +40,25 @@ def _png(figure):
     return buffer.getvalue()
 
 
-def label(name, limit=NAME_LENGTH):
-    r"""A name in one line, cut in its middle, and no mathematics whatever it holds.
+def one_line(name, limit=NAME_LENGTH):
+    """A name in one line, cut in its middle.
 
-    >>> label("a very long name of a feature[13, 4]", limit=20), label("price in $ or\n$2")
-    ('a very lon…re[13, 4]', 'price in \\$ or \\$2')
+    >>> one_line("a very long name of a feature[13, 4]", limit=20)
+    'a very lon…re[13, 4]'
     """
     name = " ".join(str(name).split())
     if len(name) > limit:  # the end too, because the numbers of components stand there
         name = f"{name[: limit // 2]}…{name[1 + len(name) - limit + limit // 2 :]}"
-    return name.replace("$", r"\$")
+    return name
+
+
+def label(name, limit=NAME_LENGTH):
+    r"""A name for a figure, in one line and no mathematics whatever it holds.
+
+    >>> label("price in $ or\n$2")
+    'price in \\$ or \\$2'
+    """
+    return one_line(name, limit).replace("$", r"\$")
 
 
 def finish(figure, title, caption):

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.sensitivity.figures import counted, label, percent
+from keras_fwd.sensitivity.figures import counted, label, one_line, percent
 
 CALL = "SensitivityReport.plot"
 PANELS = 4  # outputs side by side
@@ -133,7 +133,7 @@ def index_of(call, names, output):
     place = int(output) if isinstance(output, int | np.integer) else len(names)
     if not isinstance(output, bool) and -len(names) <= place < len(names):
         return place % len(names)
-    known = ", ".join(repr(label(name)) for name in names[:10])
+    known = ", ".join(repr(one_line(name)) for name in names[:10])
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     raise ConfigurationError(
         f"{call}: `output` must be the name or index of an output: {known}{more}. Received: "
