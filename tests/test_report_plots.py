@@ -193,6 +193,19 @@ def test_top_rows_are_the_strongest():
     assert "3 of 50 features shown" in said(figure)
 
 
+def test_a_negative_mean_can_be_the_strongest():
+    report = with_measure(made_up_report(3, 1), "mean", [[1.0], [-4.0], [0.0]])
+    figure = plot(report, "bar", measure="mean")
+    assert names_of_rows(figure.axes[0]) == ["feature 1", "feature 0", "feature 2"]
+
+
+def test_colors_reach_from_the_5_to_the_95_percent_quantile():
+    report = made_up_report(1, 1, sample=101)
+    report.sample.features[:, 0] = np.arange(101.0) * 1000
+    shade = plot(report, "beeswarm").axes[0].collections[1].get_array()
+    np.testing.assert_allclose(shade, np.clip((np.arange(101.0) - 5) / 90, 0, 1), atol=1e-12)
+
+
 def test_dots_are_standardized_derivatives_colored_by_the_value():
     sample = Sample(
         np.array([[1.0, np.nan], [2.0, np.nan], [3.0, np.nan]]),
@@ -252,6 +265,12 @@ def test_image_is_shown_in_its_shape_with_one_scale():
     assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()
     assert figure.axes[0].images[0].get_clim() == (0.0, expected.max())
     assert "Channels together: root of the sum of squares." in said(figure)
+
+
+def test_images_of_many_outputs_are_cut():
+    figure = plot(made_up_report(25, 40, inputs=[(5, 5)]), "heatmap")
+    assert sum(len(axes.images) for axes in figure.axes) == 12
+    assert "12 of 40 outputs shown" in said(figure)
 
 
 def test_sequence_of_one_channel_is_a_line_with_a_band():
@@ -322,6 +341,14 @@ def test_profiles_pool_the_channels():
         for part, array in zip(("value", "low", "high"), found["input 0"], strict=True):
             expected = pool(getattr(report.measures[name], part)[:6].reshape(3, 2, 2))
             np.testing.assert_allclose(array, expected, rtol=1e-12)
+
+
+def test_an_interval_below_zero_of_a_root_mean_square_ends_there():
+    report = with_measure(made_up_report(4, 1, inputs=[(2, 2)]), "rms", np.full((4, 1), 1.0), 3.0)
+    value, low, high = maps.profiles(report, "rms")["input 0"]
+    np.testing.assert_array_equal(low, 0.0)
+    np.testing.assert_allclose(value, np.sqrt(2.0))
+    np.testing.assert_allclose(high, np.sqrt(32.0))
 
 
 def test_profile_of_one_channel_is_the_measure_itself():

@@ -15,12 +15,24 @@ TILES = 12  # pictures in a figure
 
 def heatmap(view):
     """Whatever fits the inputs: pictures where one is an image, else sequences, else a table."""
-    kinds = {i: maps.layout(i.shape) for i in view.report.inputs}
-    for kind, draw in (("image", _images), ("sequence", _sequences)):
-        found = [item for item, layout in kinds.items() if layout == kind]
-        if found:
-            return draw(view, found)
-    return _table(view)
+    layout, items = _located(view.report)
+    if layout == "image":
+        return _images(view, items)
+    return _sequences(view, items) if layout == "sequence" else _table(view)
+
+
+def room(report):
+    """How many outputs a heat map of the report has room for."""
+    _, items = _located(report)
+    return max(1, TILES // len(items)) if items else COLUMNS
+
+
+def _located(report):
+    """How the heat map is laid out, and the inputs in it."""
+    for layout in ("image", "sequence"):
+        if items := [item for item in report.inputs if maps.layout(item.shape) == layout]:
+            return layout, items
+    return "table", []
 
 
 def _colors(view, values):

@@ -2,7 +2,7 @@
 
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity.charts import bar, evolution, interactions
-from keras_fwd.sensitivity.heatmaps import COLUMNS, heatmap
+from keras_fwd.sensitivity.heatmaps import heatmap, room
 from keras_fwd.sensitivity.swarm import beeswarm
 from keras_fwd.sensitivity.view import CALL, view_of
 
@@ -48,7 +48,7 @@ def plot(report, kind, output=None, measure="standardized_rms", top=20):
     if kind == "beeswarm":
         return beeswarm(view_of(*arguments, report.measures, panels=3))
     if kind == "heatmap":
-        return heatmap(view_of(*arguments, report.measures, panels=COLUMNS))
+        return heatmap(view_of(*arguments, report.measures, panels=room(report)))
     if kind == "interactions":
         return interactions(view_of(*arguments, report.interactions.measures))
     return evolution(view_of(*arguments, report.evolution.measures))
