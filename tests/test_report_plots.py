@@ -316,6 +316,26 @@ def test_evolution_is_lines_over_epochs():
     assert axes.get_xlabel() == "epoch (0: before training)"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_line_leaves_its_panel(seed):
+    """The panels share their scale, which must fit each of them."""
+    report = made_up_report(12, 4, evolution=5, inputs=[(12, 1)], seed=seed)
+    for kind, lines in (("evolution", 12), ("heatmap", 1)):
+        panels = [axes for axes in plot(report, kind).axes if axes.lines]
+        assert len(panels) == 4
+        for axes in panels:
+            assert len(axes.lines) == lines
+            top = max(max(line.get_ydata()) for line in axes.lines)
+            assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > top
+
+
+def test_legend_lies_within_the_figure():
+    figure = plot(awkward(30, 1), "bar")
+    drawn(figure)
+    box = figure.axes[0].get_legend().get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.width
+
+
 # Maps and profiles -----------------------------------------------------------------------------
 
 

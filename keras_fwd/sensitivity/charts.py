@@ -65,13 +65,14 @@ def _signs_legend(panels, signs, switches):
     if switches:
         style = {"facecolor": figures.UNCLEAR, "hatch": "////", "edgecolor": "white"}
         handles.append(Patch(**style, label="switch of a value"))
+    longest = max(len(text.get_text()) for text in panels[0].get_yticklabels())
     panels[0].legend(
         handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1),
         borderaxespad=0.3 if len(panels) == 1 else 2.8,  # above the panels' headings
         borderpad=0,
-        ncols=4,
+        ncols=4 if len(panels) > 1 or longest < 20 else 2,
         columnspacing=1.2,
         frameon=False,
         fontsize=figures.SMALL,
@@ -133,8 +134,8 @@ def evolution(view):
         axes.grid(color=figures.FAINT, alpha=0.25, linewidth=0.8)
         if view.signed:
             axes.axhline(0, color=figures.FAINT, linewidth=0.8)
-        else:
-            axes.set_ylim(bottom=0)
+    if not view.signed:  # only now: a limit ends the scaling to what is drawn
+        panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel(figures.folded(view.axis))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(
