@@ -136,6 +136,7 @@ FLOORS = {
         "sensitivity.columns",
         "sensitivity.estimates",
         "sensitivity.fields",
+        "sensitivity.schema",
         "sensitivity.serial",
         "sensitivity.presentation",
         "sensitivity.figures",

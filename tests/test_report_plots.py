@@ -333,7 +333,7 @@ def test_legend_lies_within_the_figure():
     figure = plot(awkward(30, 1), "bar")
     drawn(figure)
     box = figure.axes[0].get_legend().get_window_extent()
-    assert 0 <= box.x0 and box.x1 <= figure.bbox.width
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 # Maps and profiles -----------------------------------------------------------------------------

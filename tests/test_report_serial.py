@@ -269,6 +269,22 @@ def test_path_that_holds_no_text_says_so(tmp_path):
             serial.read(SensitivityReport, path)
 
 
+def test_text_and_path_are_told_apart(report, tmp_path):
+    text = serial.to_json(report)
+    (tmp_path / "a.json").write_text(text)
+    for given in (text, f" \n{text}", tmp_path / "a.json", str(tmp_path / "a.json")):
+        assert_same(serial.load(SensitivityReport, given), report)
+    for given, message in [
+        (text[:300], "must be JSON, whole"),
+        (text[1:], "`path` must be a file that SensitivityReport.to_json wrote, or its text"),
+        ("", "`path` must be a file"),
+        (7, "`text_or_path` must be the text of SensitivityReport.to_json or the path"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message) as caught:
+            serial.load(SensitivityReport, given)
+        assert len(str(caught.value)) < 400
+
+
 def test_broken_file_is_named_with_the_field(report, tmp_path):
     data = serial.to_dict(report)
     del data["measures"]["rms"]

@@ -5,35 +5,19 @@ to the last bit. A text that does not fit is refused with the name of the field 
 """
 
 import json
-import math
+import os
 import pathlib
 import reprlib
 
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.sensitivity.estimates import (
-    Evolution,
-    Groups,
-    InputShape,
-    Interactions,
-    Sample,
-)
 from keras_fwd.sensitivity.fields import PARTS, Field
+from keras_fwd.sensitivity.schema import report_of
 
+CALL = "SensitivityReport.from_json"
 FORMAT = "keras_fwd.sensitivity_report"
 VERSION = 1
-KINDS = ("derivative", "switch")
-MEASURES = (
-    "mean mean_abs rms positive q05 q25 q50 q75 q95 standardized_mean standardized_mean_abs "
-    "standardized_rms elasticity dgsm total_index_bound"
-).split()
-POOLED = (
-    "positive standardized_mean standardized_mean_abs standardized_rms total_index_bound".split()
-)
-GROUPED = ("standardized_rms", "total_index_bound")
-INTERACTING = ("rms", "standardized_rms")
-EVOLVING = ("mean", "standardized_rms")
 
 
 def to_dict(report):
@@ -117,6 +101,26 @@ def _estimates(measures):
     }
 
 
+def load(cls, text_or_path):
+    """The report in a JSON text, which begins with a brace, or else in the file of that name.
+
+    Args:
+        cls: `SensitivityReport`.
+        text_or_path: What `to_json` returned, or where it was written.
+
+    Raises:
+        ConfigurationError: As `read` and `from_json`.
+    """
+    if isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{"):
+        return from_json(cls, text_or_path)
+    if isinstance(text_or_path, str | os.PathLike):
+        return read(cls, text_or_path)
+    raise ConfigurationError(
+        f"{CALL}: `text_or_path` must be the text of SensitivityReport.to_json or the path of a "
+        f"file with it. Received: {reprlib.repr(text_or_path)}."
+    )
+
+
 def read(cls, path):
     """The report in a `.json` file.
 
@@ -132,13 +136,13 @@ def read(cls, path):
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path with a null byte
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise ConfigurationError(
-            "SensitivityReport.from_json: `path` must be a file that SensitivityReport.to_json "
-            f"wrote. Received: {str(path)!r} ({reason})."
+            f"{CALL}: `path` must be a file that SensitivityReport.to_json wrote, or its text. "
+            f"Received: {str(path)[:200]!r} ({reason})."
         ) from error
     return from_json(cls, text, source=str(path))
 
 
-def from_json(cls, text, source="SensitivityReport.from_json"):
+def from_json(cls, text, source=CALL):
     """The report that `to_json` wrote.
 
     Args:
@@ -166,7 +170,7 @@ def _refuse_constant(name):
     raise ValueError(f"{name} is no JSON: to_json writes null")
 
 
-def from_dict(cls, data, source="SensitivityReport.from_json"):
+def from_dict(cls, data, source=CALL):
     """The report that `to_dict` made, every field checked.
 
     Args:
@@ -186,78 +190,4 @@ def from_dict(cls, data, source="SensitivityReport.from_json"):
             f"{source}: `version` must be at most {VERSION}. Received: {version}. A newer keras_fwd"
             " wrote this report: upgrade with `pip install --upgrade keras-fwd`."
         )
-    return _report(cls, top)
-
-
-def _report(cls, top, sliced=False):
-    features, outputs = top.entry("features").texts(1), top.entry("outputs").texts(1)
-    rows, columns = len(features), len(outputs)
-    slices = top.entry("slices").mapping()
-    if sliced and slices:
-        top.entry("slices").refuse("{} in a slice")
-    return cls(
-        feature_names=features,
-        output_names=outputs,
-        kinds=tuple(kind.one_of(KINDS) for kind in top.entry("kinds").items(rows)),
-        feature_mean=top.entry("feature_mean").array(rows),
-        feature_std=top.entry("feature_std").array(rows),
-        output_std=top.entry("output_std").array(columns),
-        examples=top.entry("examples").count(),
-        left_out=top.entry("left_out").count(),
-        notes=top.entry("notes").texts(),
-        confidence=top.entry("confidence").share(),
-        measures=top.entry("measures").estimates(MEASURES, rows, columns),
-        pooled=top.entry("pooled").estimates(POOLED, rows, 1),
-        groups=top.entry("groups").optional(_groups, rows, columns),
-        interactions=top.entry("interactions").optional(_interactions, rows, columns),
-        sample=_sample(top.entry("sample"), rows, columns),
-        inputs=tuple(_input(field, rows) for field in top.entry("inputs").items()),
-        slices={label: _report(cls, field, sliced=True) for label, field in slices.items()},
-        evolution=top.entry("evolution").optional(_evolution, rows, columns),
-        about={key: field.text() for key, field in top.entry("about").mapping().items()},
-    )
-
-
-def _groups(field, rows, columns):
-    names = field.entry("names").texts()
-    members = field.entry("members").items(len(names))
-    return Groups(
-        names,
-        tuple(tuple(i.count(below=rows) for i in group.items()) for group in members),
-        field.entry("measures").estimates(GROUPED, len(names), columns),
-    )
-
-
-def _interactions(field, rows, columns):
-    pairs = [[i.count(below=rows) for i in pair.items(2)] for pair in field.entry("pairs").items()]
-    return Interactions(
-        np.array(pairs, int).reshape(-1, 2),
-        field.entry("measures").estimates(INTERACTING, len(pairs), columns),
-        field.entry("examples").count(),
-    )
-
-
-def _sample(field, rows, columns):
-    examples = len(field.entry("features").items())
-    return Sample(
-        field.entry("features").array(examples, rows),
-        field.entry("derivatives").array(examples, rows, columns),
-    )
-
-
-def _input(field, rows):
-    shape = tuple(size.count(least=1) for size in field.entry("shape").items())
-    start = field.entry("start").count()
-    if start + math.prod(shape) > rows:
-        field.refuse(f"an input whose components are among the {rows} features")
-    return InputShape(field.entry("name").text(), shape, start)
-
-
-def _evolution(field, rows, columns):
-    epochs = [epoch.count() for epoch in field.entry("epochs").items()]
-    examples = [n.count() for n in field.entry("examples").items(len(epochs))]
-    return Evolution(
-        np.array(epochs, int),
-        np.array(examples, int),
-        field.entry("measures").estimates(EVOLVING, len(epochs), rows, columns),
-    )
+    return report_of(cls, top)
