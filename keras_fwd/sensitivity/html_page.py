@@ -62,10 +62,10 @@ def fragment(report):
 
 
 def embedded(data):
-    """Data as JSON that may stand inside a `<script>` element.
+    r"""Data as JSON that may stand inside a `<script>` element.
 
     >>> print(embedded(["</script>", "a & b"]))
-    ["\\u003c/script\\u003e","a \\u0026 b"]
+    ["\u003c/script\u003e","a \u0026 b"]
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":

@@ -159,7 +159,7 @@ def _interactions(report, outputs):
 
 
 def _evolution(report, outputs):
-    """The strongest features over the epochs; `[value, low, high]`: `[outputs][features][times]`."""
+    """The strongest features over the epochs: `[value, low, high][outputs][features][times]`."""
     past = report.evolution
     if past is None or not len(past.epochs):
         return None
