@@ -70,6 +70,7 @@ def test_page_is_self_contained_and_escapes_names():
     assert not page.open and all(value.startswith(("#", "data:,")) for value in page.loads)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|innerHTML", source)
     assert not re.search("[<>&\u2028]", page.data)
+    assert "default-src 'none'" in source.split("<style>")[0]
     assert json.loads(page.data)["features"][0] in HOSTILE
 
 

@@ -7,7 +7,9 @@ from keras_fwd.sensitivity.page_data import FEATURES, directed, page_data
 from keras_fwd.sensitivity.presentation import counted, headline, interval, number
 
 # In this order they make up the one script of the page.
-SCRIPTS = "elements numbers report bars detail table summary lines evolution maps main".split()
+SCRIPTS = (
+    "elements numbers report bars detail table summary lines evolution maps inputs main".split()
+)
 FRAGMENT_ROWS = 20
 FRAGMENT_OUTPUTS = 4
 

@@ -9,11 +9,18 @@ function scale(rows) {
   const high = Math.min(Math.max(0, ...ends), 1.6 * largest);
   const marks = ticks(low, high, 5);
   const [first, last] = [marks[0], marks[marks.length - 1]];
-  return { marks, first, last, place: (x) => (100 * (Math.min(Math.max(x, first), last) - first)) / (last - first) };
+  return {
+    marks,
+    first,
+    last,
+    place: (x) => (100 * (Math.min(Math.max(x, first), last) - first)) / (last - first),
+  };
 }
 
 function track(row, axis) {
-  const parts = axis.marks.map((x) => el("i", { class: x === 0 ? "grid zero" : "grid", style: { left: `${axis.place(x)}%` } }));
+  const parts = axis.marks.map((x) =>
+    el("i", { class: x === 0 ? "grid zero" : "grid", style: { left: `${axis.place(x)}%` } }),
+  );
   if (known(row.v)) {
     const [a, b] = [axis.place(0), axis.place(row.v)];
     const kind = row.sign > 0 ? "raises" : row.sign < 0 ? "lowers" : "";
@@ -22,14 +29,20 @@ function track(row, axis) {
   }
   if (known(row.l) && known(row.h) && row.h > row.l) {
     const [a, b] = [axis.place(row.l), axis.place(row.h)];
-    parts.push(el("i", { class: `whisker ${row.h > axis.last ? "cut" : ""} ${row.l < axis.first ? "begun" : ""}`, style: { left: `${a}%`, width: `${b - a}%` } }));
+    parts.push(
+      el("i", {
+        class: `whisker ${row.h > axis.last ? "cut" : ""} ${row.l < axis.first ? "begun" : ""}`,
+        style: { left: `${a}%`, width: `${b - a}%` },
+      }),
+    );
   }
   return el("span", { class: "track", "aria-hidden": "true" }, parts);
 }
 
 function valueText(row, measure) {
   if (measure === "positive" || measure === "total_index_bound") {
-    const ends = known(row.l) && known(row.h) ? [percent(row.l).replace(" %", ""), percent(row.h)] : null;
+    const ends =
+      known(row.l) && known(row.h) ? [percent(row.l).replace(" %", ""), percent(row.h)] : null;
     return [percent(row.v), ends];
   }
   const [value, low, high] = interval(row.v, row.l, row.h);
@@ -41,9 +54,26 @@ function barList(rows, { label, measure, isOpen, toggled, static: fixed }) {
   const axis = scale(rows);
   const items = rows.map((row) => barRow(row, axis, { measure, isOpen, toggled }));
   const labels = axis.marks.map((x) =>
-    el("span", { style: { left: `${axis.place(x)}%` } }, measure === "positive" || measure === "total_index_bound" ? `${tickText(100 * x)} %` : tickText(x)));
-  const top = el("div", { class: "axis", "aria-hidden": "true" }, el("span"), el("div", { class: "ticks" }, labels));
-  return el("div", { class: fixed ? "bars fixed" : "bars" }, top, el("ol", { "aria-label": label }, items));
+    el(
+      "span",
+      { style: { left: `${axis.place(x)}%` } },
+      measure === "positive" || measure === "total_index_bound"
+        ? `${tickText(100 * x)} %`
+        : tickText(x),
+    ),
+  );
+  const top = el(
+    "div",
+    { class: "axis", "aria-hidden": "true" },
+    el("span"),
+    el("div", { class: "ticks" }, labels),
+  );
+  return el(
+    "div",
+    { class: fixed ? "bars fixed" : "bars" },
+    top,
+    el("ol", { "aria-label": label }, items),
+  );
 }
 
 function barRow(row, axis, { measure, isOpen, toggled }) {
@@ -52,11 +82,31 @@ function barRow(row, axis, { measure, isOpen, toggled }) {
   const open = row.opens && isOpen(row.key);
   const id = `detail-${row.key}`;
   const name = row.opens
-    ? el("button", { type: "button", class: "name", "aria-expanded": String(open), "aria-controls": open ? id : null }, text, badge(row.isSwitch))
+    ? el(
+        "button",
+        {
+          type: "button",
+          class: "name",
+          "aria-expanded": String(open),
+          "aria-controls": open ? id : null,
+        },
+        text,
+        badge(row.isSwitch),
+      )
     : el("span", { class: "name" }, text, badge(row.isSwitch));
-  const line = el("div", { class: row.opens ? "row opens" : "row" }, name, track(row, axis),
-    el("span", { class: "value" }, el("b", {}, value), ends ? el("small", {}, ` ${ends[0]} to ${ends[1]}`) : ""),
-    el("span", { class: "word" }, row.words ? [mark(row.sign), ` ${row.words}`] : ""));
+  const line = el(
+    "div",
+    { class: row.opens ? "row opens" : "row" },
+    name,
+    track(row, axis),
+    el(
+      "span",
+      { class: "value" },
+      el("b", {}, value),
+      ends ? el("small", {}, ` ${ends[0]} to ${ends[1]}`) : "",
+    ),
+    el("span", { class: "word" }, row.words ? [mark(row.sign), ` ${row.words}`] : ""),
+  );
   const item = el("li", {}, line, open ? row.opens(id) : null);
   if (row.opens) {
     line.addEventListener("click", () => {

@@ -3,11 +3,15 @@
 function put(node, attributes, children) {
   for (const [key, value] of Object.entries(attributes || {})) {
     if (value === undefined || value === null || value === false) continue;
-    if (key === "on") for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
-    else if (key === "style") for (const [name, text] of Object.entries(value)) node.style.setProperty(name, text);
+    if (key === "on")
+      for (const [event, handler] of Object.entries(value)) node.addEventListener(event, handler);
+    else if (key === "style")
+      for (const [name, text] of Object.entries(value)) node.style.setProperty(name, text);
     else node.setAttribute(key, value === true ? "" : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+  node.append(
+    ...children.flat().filter((child) => child !== null && child !== undefined && child !== ""),
+  );
   return node;
 }
 
@@ -31,17 +35,25 @@ function named(name, limit) {
 
 function badge(isSwitch) {
   if (!isSwitch) return null;
-  const title = "No derivative: the exact effect of switching a discrete input from the first value to the second";
+  const title =
+    "No derivative: the exact effect of switching a discrete input from the first value to the second";
   return el("span", { class: "badge", title }, "switch");
 }
 
 function mark(sign) {
   const kind = sign > 0 ? "up" : sign < 0 ? "down" : "";
-  return el("span", { class: `mark ${kind}`, "aria-hidden": "true" }, sign > 0 ? "▲" : sign < 0 ? "▼" : "◆");
+  return el(
+    "span",
+    { class: `mark ${kind}`, "aria-hidden": "true" },
+    sign > 0 ? "▲" : sign < 0 ? "▼" : "◆",
+  );
 }
 
 function choose(select, entries, current, changed) {
-  select.replaceChildren(...entries.map(([value, text, off]) =>
-    el("option", { value, disabled: off, selected: String(value) === String(current) }, text)));
+  select.replaceChildren(
+    ...entries.map(([value, text, off]) =>
+      el("option", { value, disabled: off, selected: String(value) === String(current) }, text),
+    ),
+  );
   if (changed) select.onchange = () => changed(select.value);
 }

@@ -1,7 +1,10 @@
 // Sensitivity over the pixels of an image or the steps of a sequence.
 
-const MAP_MEASURES = { rms: "Rms per unit", standardized_rms: "Strength (standardized rms)", mean: "Mean per unit, with sign" };
-const mapChoices = []; // for each input: { channel, image, measure, brought }
+const MAP_MEASURES = {
+  rms: "Rms per unit",
+  standardized_rms: "Strength (standardized rms)",
+  mean: "Mean per unit, with sign",
+};
 
 function rgb(name) {
   const text = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -17,7 +20,11 @@ function ramp() {
     const target = share < 0 ? down : up;
     return ground.map((g, k) => {
       const color = target[k] + 0.35 * (far[k] - target[k]);
-      return Math.round(size < 0.6 ? g + (target[k] - g) * (size / 0.6) : target[k] + (color - target[k]) * ((size - 0.6) / 0.4));
+      return Math.round(
+        size < 0.6
+          ? g + (target[k] - g) * (size / 0.6)
+          : target[k] + (color - target[k]) * ((size - 0.6) / 0.4),
+      );
     });
   };
 }
@@ -28,7 +35,9 @@ function paint(canvas, values, width, height, largest, signed) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
   values.forEach((value, k) => {
-    const paintbox = known(value) ? [...color(signed ? value / largest : Math.abs(value) / largest), 255] : [0, 0, 0, 0];
+    const paintbox = known(value)
+      ? [...color(signed ? value / largest : Math.abs(value) / largest), 255]
+      : [0, 0, 0, 0];
     image.data.set(paintbox, 4 * k);
   });
   context.putImageData(image, 0, 0);
@@ -42,13 +51,16 @@ function cells(input, measure, output, channel) {
   return rows[0].map((_, k) => {
     const parts = rows.map((row) => row[k]).filter(known);
     if (!parts.length) return null;
-    return measure === "mean" ? parts.reduce((a, b) => a + b, 0) : Math.sqrt(parts.reduce((a, b) => a + b * b, 0));
+    return measure === "mean"
+      ? parts.reduce((a, b) => a + b, 0)
+      : Math.sqrt(parts.reduce((a, b) => a + b * b, 0));
   });
 }
 
 function ofMap(input, measure, channel) {
   const outputs = input.grids[measure].length;
-  if (state.output !== POOLED) return state.output < outputs ? cells(input, measure, state.output, channel) : null;
+  if (state.output !== POOLED)
+    return state.output < outputs ? cells(input, measure, state.output, channel) : null;
   if (measure === "mean") return null;
   return together([input.grids[measure].map((_, o) => cells(input, measure, o, channel))]).v;
 }
@@ -59,20 +71,40 @@ function mapFigure(input, measure, channel) {
   const { width, height, block } = input;
   const signed = measure === "mean";
   const largest = Math.max(...values.filter(known).map(Math.abs), 0) || 1;
-  const top = values.indexOf(values.filter(known).reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0));
-  const where = (k) => `row ${block * Math.floor(k / width)}, column ${block * (k % width)}: ${number(values[k])}`;
+  const top = values.indexOf(
+    values.filter(known).reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0),
+  );
+  const where = (k) =>
+    `row ${block * Math.floor(k / width)}, column ${block * (k % width)}: ${number(values[k])}`;
   const label = `${MAP_MEASURES[measure]} over the input, ${height} by ${width}. Largest at ${where(Math.max(0, top))}. Arrow keys read single places.`;
-  const reading = el("figcaption", { "aria-live": "polite" }, `Largest: ${where(Math.max(0, top))}`);
-  const canvas = el("canvas", { role: "img", tabindex: "0", "aria-label": label, style: { "aspect-ratio": `${width} / ${height}`, "max-height": "24rem" } });
+  const reading = el(
+    "figcaption",
+    { "aria-live": "polite" },
+    `Largest: ${where(Math.max(0, top))}`,
+  );
+  const canvas = el("canvas", {
+    role: "img",
+    tabindex: "0",
+    "aria-label": label,
+    style: { "aspect-ratio": `${width} / ${height}`, "max-width": `${(24 * width) / height}rem` },
+  });
   paint(canvas, values, width, height, largest, signed);
   let cursor = Math.max(0, top);
-  const read = (k) => { cursor = k; reading.textContent = `${where(k)[0].toUpperCase()}${where(k).slice(1)}`; };
+  const read = (k) => {
+    cursor = k;
+    reading.textContent = `${where(k)[0].toUpperCase()}${where(k).slice(1)}`;
+  };
   canvas.addEventListener("pointermove", (event) => {
     const [x, y] = [event.offsetX / canvas.clientWidth, event.offsetY / canvas.clientHeight];
-    read(Math.min(height - 1, Math.max(0, Math.floor(y * height))) * width + Math.min(width - 1, Math.max(0, Math.floor(x * width))));
+    read(
+      Math.min(height - 1, Math.max(0, Math.floor(y * height))) * width +
+        Math.min(width - 1, Math.max(0, Math.floor(x * width))),
+    );
   });
   canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[
+      event.key
+    ];
     if (!step) return;
     event.preventDefault();
     const x = Math.min(width - 1, Math.max(0, (cursor % width) + step[0]));
@@ -82,66 +114,12 @@ function mapFigure(input, measure, channel) {
   const scaleBar = el("canvas", { "aria-hidden": "true" });
   const stops = Array.from({ length: 64 }, (_, k) => (signed ? k / 31.5 - 1 : k / 63));
   paint(scaleBar, stops, 64, 1, 1, signed);
-  const bar = el("div", { class: "ramp", "aria-hidden": "true" }, number(signed ? -largest : 0), scaleBar, number(largest));
+  const bar = el(
+    "div",
+    { class: "ramp", "aria-hidden": "true" },
+    number(signed ? -largest : 0),
+    scaleBar,
+    number(largest),
+  );
   return el("figure", {}, el("h3", {}, MAP_MEASURES[measure]), canvas, bar, reading);
-}
-
-function profile(input, choice, box) {
-  const { width, height, block } = input;
-  const values = ofMap(input, choice.measure, -1);
-  if (!values) return false;
-  const xs = Array.from({ length: height }, (_, t) => block * t);
-  const line = (c) => xs.map((_, t) => values[t * width + c]);
-  const all = xs.map((_, t) => {
-    const parts = values.slice(t * width, (t + 1) * width).filter(known);
-    return choice.measure === "mean" ? parts.reduce((a, b) => a + b, 0) : Math.sqrt(parts.reduce((a, b) => a + b * b, 0));
-  });
-  const single = width === 1 ? 0 : choice.channel;
-  const [low, high] = single >= 0 && input.ends && state.output !== POOLED
-    ? input.ends[choice.measure].map((grid) => xs.map((_, t) => grid[state.output][0][t * width + single])) : [[], []];
-  const series = [{ low, high, name: choice.channel < 0 ? "All channels together" : `Channel ${choice.channel}`, y: choice.channel < 0 ? all : line(choice.channel) }];
-  linePicture(box, xs, series, { label: `${MAP_MEASURES[choice.measure]} over the ${height} steps of ${input.name}`, below: low.length ? `step (band: ${report.confidence} % intervals)` : "step" });
-  return true;
-}
-
-function field(text, entries, current, changed) {
-  const select = el("select", {});
-  choose(select, entries, current, changed);
-  return el("label", {}, text, select);
-}
-
-function drawInput(input, n, place) {
-  const choice = mapChoices[n] || (mapChoices[n] = { channel: -1, image: input.image, measure: "standardized_rms" });
-  const again = (change) => (value) => {
-    const label = document.activeElement.parentNode.firstChild.textContent;
-    Object.assign(choice, change(value));
-    drawInput(input, n, place);
-    const back = [...place.querySelectorAll("label")].find((item) => item.firstChild.textContent === label);
-    if (back) back.querySelector("select").focus();
-  };
-  const channels = input.shape.length === 2 && !choice.image ? input.width : input.channels;
-  const choices = [];
-  if (input.shape.length === 2) choices.push(field("Shown as", [[0, "profile over the steps"], [1, "map"]], Number(choice.image), again((v) => ({ image: v === "1", channel: -1 }))));
-  if (!choice.image) {
-    const entries = Object.entries(MAP_MEASURES).map(([key, text]) => [key, text, key === "mean" && state.output === POOLED]);
-    choices.push(field("Measure", entries, choice.measure, again((measure) => ({ measure }))));
-  }
-  if (channels > 1) choices.push(field("Channel", [[-1, "all together"], ...Array.from({ length: channels }, (_, c) => [c, `channel ${c}`])], choice.channel, again((v) => ({ channel: Number(v) }))));
-  const blocks = input.block > 1 ? ` Each place stands for ${input.block} × ${input.block}, averaged.` : "";
-  const shape = `${input.shape.join(" × ")}.${choice.channel < 0 && channels > 1 ? " Channels together: root of the sum of squares, or the sum of means." : ""}${blocks}`;
-  const content = el("div", {});
-  place.replaceChildren(el("h3", {}, named(input.name, 80)), el("p", { class: "soft" }, shape), el("div", { class: "choices" }, choices), content);
-  if (choice.image) {
-    const figures = ["standardized_rms", "rms", "mean"].map((measure) => mapFigure(input, measure, choice.channel)).filter(Boolean);
-    content.append(figures.length ? el("div", { class: "maps" }, figures) : el("p", { class: "soft" }, "There is no map of this output on the page."));
-  } else if (!profile(input, choice, content)) {
-    content.append(el("p", { class: "soft" }, "There is no profile of this choice on the page."));
-  }
-}
-
-function drawMaps() {
-  const list = byId("map-list");
-  const shown = report.inputs.map((input, n) => [input, n]).filter(([input]) => input);
-  if (!list.children.length) list.append(...shown.map(() => el("div", {})));
-  shown.forEach(([input, n], k) => drawInput(input, n, list.children[k]));
 }

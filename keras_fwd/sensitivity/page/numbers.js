@@ -19,7 +19,8 @@ function number(value) {
 function interval(value, low, high) {
   const error = (high - low) / 2;
   if (!known(low) || !known(high)) return [number(value), "", ""];
-  if (!(error >= 1e-5 && error < 1e3 && error > 1e-4 * Math.abs(value))) return [value, low, high].map(number);
+  if (!(error >= 1e-5 && error < 1e3 && error > 1e-4 * Math.abs(value)))
+    return [value, low, high].map(number);
   const decimals = Math.max(0, 1 - Math.floor(Math.log10(error)));
   return [value, low, high].map((x) => minus(x.toFixed(decimals)).replace(/^−(0\.?0*)$/, "$1"));
 }
@@ -55,5 +56,7 @@ function listed(nodes, limit) {
   const shown = nodes.slice(0, limit);
   const more = nodes.length - shown.length;
   const parts = more ? [...shown, `${more} more`] : shown;
-  return parts.flatMap((part, k) => (k === 0 ? [part] : [k === parts.length - 1 ? " and " : ", ", part]));
+  return parts.flatMap((part, k) =>
+    k === 0 ? [part] : [k === parts.length - 1 ? " and " : ", ", part],
+  );
 }

@@ -2,47 +2,72 @@
 
 const report = JSON.parse(byId("data").textContent);
 const POOLED = -1;
-const state = { view: 0, output: 0, measure: "standardized_rms", filter: "", sort: "standardized_rms", descending: true, open: new Set(), all: false };
+const state = {
+  view: 0,
+  output: 0,
+  measure: "standardized_rms",
+  filter: "",
+  sort: "standardized_rms",
+  descending: true,
+  open: new Set(),
+  all: false,
+};
 
 const MEASURES = {
   standardized_rms: {
-    name: "Strength (standardized rms)", head: "Strength",
+    name: "Strength (standardized rms)",
+    head: "Strength",
     text: "Typical change when a feature moves by one of its standard deviations, as a share of the output’s standard deviation.",
   },
   standardized_mean_abs: {
-    name: "Standardized mean size", head: "Mean size",
+    name: "Standardized mean size",
+    head: "Mean size",
     text: "Average size of the change when a feature moves by one of its standard deviations, as a share of the output’s.",
   },
   standardized_mean: {
-    name: "Standardized mean, with sign", head: "Mean", signed: true,
+    name: "Standardized mean, with sign",
+    head: "Mean",
+    signed: true,
     text: "Average change when a feature grows by one of its standard deviations, as a share of the output’s. Opposite effects cancel.",
   },
   total_index_bound: {
-    name: "Share of variance, at most", head: "At most",
+    name: "Share of variance, at most",
+    head: "At most",
     text: "Upper bound on the share of the output’s variance that a feature has a part in, for inputs that vary independently.",
   },
   positive: {
-    name: "Share of examples with a rise", head: "Positive",
+    name: "Share of examples with a rise",
+    head: "Positive",
     text: "Share of the examples at which the output rises with the feature.",
   },
   mean: {
-    name: "Mean per unit, with sign", head: "Mean", signed: true,
+    name: "Mean per unit, with sign",
+    head: "Mean",
+    signed: true,
     text: "Average change of the output per unit of the feature. Features of different units do not compare.",
   },
   mean_abs: {
-    name: "Mean size per unit", head: "Mean size",
+    name: "Mean size per unit",
+    head: "Mean size",
     text: "Average size of the change per unit of the feature. Features of different units do not compare.",
   },
   rms: {
-    name: "Rms per unit", head: "Rms",
+    name: "Rms per unit",
+    head: "Rms",
     text: "Typical change of the output per unit of the feature. Features of different units do not compare.",
   },
   elasticity: {
-    name: "Elasticity, with sign", head: "Elasticity", signed: true,
+    name: "Elasticity, with sign",
+    head: "Elasticity",
+    signed: true,
     text: "By how many percent the output changes when the feature grows by one percent, on average.",
   },
   dgsm: { head: "Mean square" },
-  q05: { head: "5 %" }, q25: { head: "25 %" }, q50: { head: "Median" }, q75: { head: "75 %" }, q95: { head: "95 %" },
+  q05: { head: "5 %" },
+  q25: { head: "25 %" },
+  q50: { head: "Median" },
+  q75: { head: "75 %" },
+  q95: { head: "95 %" },
 };
 
 const NOTHING = { v: [], l: [], h: [] };
@@ -82,10 +107,12 @@ function outputName() {
 // Features whose names hold every word of the filter.
 function found() {
   const words = state.filter.toLowerCase().split(/\s+/).filter(Boolean);
-  return report.features.map((_, k) => k).filter((k) => {
-    const name = report.features[k].toLowerCase();
-    return words.every((word) => name.includes(word));
-  });
+  return report.features
+    .map((_, k) => k)
+    .filter((k) => {
+      const name = report.features[k].toLowerCase();
+      return words.every((word) => name.includes(word));
+    });
 }
 
 // Indices in the order of `key`, unknown values last whichever way it goes.
@@ -103,7 +130,9 @@ function ordered(indices, key, descending) {
 function together(triple) {
   const v = triple[0][0].map((_, k) => {
     const values = triple[0].map((row) => row[k]).filter(known);
-    return values.length ? Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length) : null;
+    return values.length
+      ? Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length)
+      : null;
   });
   return { v, l: [], h: [] };
 }
