@@ -17,7 +17,7 @@ HOSTILE = (
     "quo\"te' & co",
     "</script><b>bold</b>",
     "&amp;",
-    "long" * 400,
+    "long" * 240,
     "line\u2028end\u202ereversed",
     "half a character \ud800",
 )
@@ -99,6 +99,28 @@ def test_page_is_below_six_megabytes_and_says_what_it_leaves_out():
     assert len(page_data.page_data(report)["features"]) == 500
     many = page_data.page_data(made_up_report(600, 120, sample=5, interactions=None))
     assert (len(many["features"]), len(many["outputs"]), many["hiddenOutputs"]) == (75, 100, 20)
+    slices = [f"slice {k}" for k in range(6)]
+    many = page_data.page_data(made_up_report(30, 100, sample=5, slices=slices))
+    assert (len(many["features"]), len(many["views"]), many["hiddenSlices"]) == (25, 3, 4)
+
+
+def test_names_and_evolutions_without_end_do_not_make_a_page_without_end():
+    names = [f"{k}{'x' * 50_000}" for k in range(100)]
+    report = made_up_report(100, 20, sample=5, evolution=500, feature_names=names)
+    data = page_data.page_data(report)
+    assert len(data["evolution"]["epochs"]) == 100 and data["evolution"]["epochs"][-1] == 499
+    assert {len(name) for name in data["features"]} == {1000}
+    assert len(html_page.html_page(report, "t").encode()) < 6e6
+
+
+def test_histograms_leave_out_what_is_no_number():
+    derivatives = np.arange(300.0).reshape(100, 3)
+    derivatives[:, 1], derivatives[7, 2] = np.nan, np.inf
+    first, second, third = page_data.histograms(derivatives)
+    assert second is None and sum(first[2]) == 100 and sum(third[2]) == 99
+    assert max(first[2][1:-1]) - min(first[2][1:-1]) <= 1
+    assert page_data.histograms(np.ones((4, 1))) == [[1, 1, [4] + [0] * 23]]
+    assert page_data.histograms(np.ones((0, 2))) == [None, None]
 
 
 def test_data_are_those_of_the_report_in_the_order_of_its_ranking():

@@ -3,7 +3,7 @@
 import importlib.resources
 import json
 
-from keras_fwd.sensitivity.page_data import FEATURES, directed, page_data
+from keras_fwd.sensitivity.page_data import brief, directed, page_data
 from keras_fwd.sensitivity.presentation import counted, headline, interval, number
 
 # In this order they make up the one script of the page.
@@ -12,6 +12,7 @@ SCRIPTS = (
 )
 FRAGMENT_ROWS = 20
 FRAGMENT_OUTPUTS = 4
+ABOUT = 100_000  # characters of a summary of the model, at most
 
 
 def html_page(report, title):
@@ -54,7 +55,7 @@ def fragment(report):
     columns = [_static_rows(report, shown, o) for o in outputs]
     return _template("fragment.html", "SensitivityReport._repr_html_").render(
         facts=_encodable(headline(report)),
-        outputs=[_encodable(report.output_names[o]) for o in outputs],
+        outputs=[_encodable(brief(report.output_names[o])) for o in outputs],
         more_outputs=len(report.output_names) - len(outputs),
         more=len(report.feature_names) - len(shown),
         rows=list(zip(*columns, strict=True)),
@@ -92,7 +93,8 @@ def _template(name, call):
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.globals |= {"counted": counted, "most": FEATURES}
+    environment.filters["encodable"] = _encodable
+    environment.globals["counted"] = counted
     return environment.from_string(_source(name))
 
 
@@ -106,7 +108,7 @@ def _about(report):
     }
     rest = {name: name.capitalize() for name in report.about if name not in headings}
     return [
-        (heading, report.about[name])
+        (heading, str(report.about[name])[:ABOUT])
         for name, heading in {**headings, **rest}.items()
         if report.about.get(name)
     ]
@@ -122,7 +124,7 @@ def _static_rows(report, features, o):
         share = strength.value[i, o] / largest
         rows.append(
             {
-                "name": _encodable(report.feature_names[i]),
+                "name": _encodable(brief(report.feature_names[i])),
                 "switch": report.kinds[i] == "switch",
                 "strength": _interval(strength, i, o),
                 "mean": _interval(mean, i, o),

@@ -6,12 +6,15 @@ from keras_fwd.sensitivity.page_grids import input_grids
 from keras_fwd.sensitivity.presentation import direction
 
 FEATURES = 500  # at most on a page
-CELLS = 7500  # features times outputs times slices, at most
+LEAST = 20  # features, however many outputs and slices there are
+CELLS = 7500  # features times outputs times slices, about, at most
 OUTPUTS = 100  # at most on a page
 BINS = 24  # of the histograms
 LINES = 12  # features whose evolution is drawn
-TIMES = 200  # at most, of the evolution
-PAIRS = 60  # interactions
+TIMES = 200  # at most, of the evolution; fewer for many outputs
+PAIRS = 60  # interactions, at most
+GROUPS = 60  # at most
+NAME = 1000  # characters of a name, at most
 LITTLE = 0.01  # share of the variance below which a feature hardly matters
 MEASURES = (
     "mean mean_abs rms positive q05 q25 q50 q75 q95 standardized_mean standardized_mean_abs "
@@ -32,26 +35,32 @@ def page_data(report):
         for the sample. Arrays are `[outputs][features]`.
     """
     outputs = min(OUTPUTS, len(report.output_names))
-    views = {"all examples": report, **report.slices}
-    limit = min(FEATURES, max(20, CELLS // (max(1, outputs) * len(views))))
+    views = [("all examples", report), *report.slices.items()]
+    views = views[: max(2, CELLS // (LEAST * outputs))]
+    limit = min(FEATURES, max(LEAST, CELLS // (outputs * len(views))))
     shown = np.asarray(report.ranking())[:limit]
     return {
-        "features": [report.feature_names[i] for i in shown],
+        "features": [brief(report.feature_names[i]) for i in shown],
         "switches": [int(report.kinds[i] == "switch") for i in shown],
         "means": rounded(report.feature_mean[shown]),
         "spreads": rounded(report.feature_std[shown]),
         "total": len(report.feature_names),
-        "outputs": list(report.output_names[:outputs]),
-        "outputSpreads": rounded(report.output_std[:outputs]),
+        "outputs": [brief(name) for name in report.output_names[:outputs]],
         "hiddenOutputs": len(report.output_names) - outputs,
+        "hiddenSlices": 1 + len(report.slices) - len(views),
         "confidence": _digits(100 * report.confidence),
         "little": LITTLE,
-        "views": [_view(label, part, shown, outputs) for label, part in views.items()],
+        "views": [_view(label, part, shown, outputs) for label, part in views],
         "groups": _groups(report, outputs),
         "interactions": _interactions(report, outputs),
         "inputs": [input_grids(report, shape, outputs, rounded) for shape in report.inputs],
         "evolution": _evolution(report, outputs),
     }
+
+
+def brief(name):
+    """A name, cut where it is so long that a page of such names would be too large."""
+    return name if len(name) <= NAME else name[: NAME - 1] + "…"
 
 
 def rounded(array):
@@ -84,7 +93,7 @@ def _view(label, report, shown, outputs):
     """All numbers of the whole report or of one slice."""
     first = slice(outputs)
     return {
-        "label": label,
+        "label": brief(str(label)),
         "examples": report.examples,
         "measures": {
             name: _bars(report.measures[name], shown, first, name not in WITHOUT_INTERVAL)
@@ -93,7 +102,7 @@ def _view(label, report, shown, outputs):
         },
         "pooled": {name: _bars(part, shown) for name, part in report.pooled.items()},
         "directions": [[directed(report, i, o) for i in shown] for o in range(outputs)],
-        "histograms": [_histograms(report.sample.derivatives[:, shown, o]) for o in range(outputs)],
+        "histograms": [histograms(report.sample.derivatives[:, shown, o]) for o in range(outputs)],
         "little": _little(report, outputs),
     }
 
@@ -114,31 +123,39 @@ def _little(report, outputs):
     return [int(n) for n in (high < LITTLE).sum(axis=0)]
 
 
-def _histograms(derivatives):
-    """`[low, high, counts]` of each column, the outermost two hundredths in the end bins."""
-    derivatives = derivatives[np.isfinite(derivatives).all(axis=1)]
-    if not len(derivatives):
-        return []
-    low, high = np.quantile(derivatives, [0.01, 0.99], axis=0)
-    width = np.where(high > low, high - low, 1.0)
-    place = np.clip((derivatives - low) / width * BINS, 0, BINS - 1).astype(int)
-    columns = place.shape[1]
-    flat = np.bincount((place + BINS * np.arange(columns)).ravel(), minlength=BINS * columns)
-    counts = flat.reshape(columns, BINS).tolist()
-    return [list(row) for row in zip(rounded(low), rounded(high), counts, strict=True)]
+def histograms(derivatives):
+    """`[low, high, counts]` of each column, the outermost two hundredths in the end bins.
+
+    `None` for a column without a number.
+    """
+    finite = np.isfinite(derivatives)
+    some, columns = finite.any(axis=0), derivatives.shape[1]
+    ends = np.full((2, columns), np.nan)
+    quantile = np.quantile if finite.all() else np.nanquantile
+    known = np.where(finite, derivatives, np.nan)
+    if some.any():
+        ends[:, some] = quantile(known[:, some], [0.01, 0.99], axis=0)
+    width = np.where(ends[1] > ends[0], ends[1] - ends[0], 1.0)
+    place = np.where(finite, np.clip((known - ends[0]) / width * BINS, 0, BINS - 1), 0).astype(int)
+    flat = (place + BINS * np.arange(columns)).ravel()
+    counts = np.bincount(flat, finite.ravel(), BINS * columns).astype(int).reshape(columns, BINS)
+    rows = zip(rounded(ends[0]), rounded(ends[1]), counts.tolist(), strict=True)
+    return [list(row) if there else None for row, there in zip(rows, some, strict=True)]
 
 
 def _groups(report, outputs):
     if report.groups is None:
         return None
-    names = report.feature_names
+    groups, names = report.groups, report.feature_names
+    strength = np.nan_to_num(groups.measures["standardized_rms"].value[:, :outputs])
+    shown = np.argsort(-np.square(strength).sum(axis=1), kind="stable")[:GROUPS]
     return {
-        "names": list(report.groups.names),
-        "members": [[names[i] for i in members[:12]] for members in report.groups.members],
-        "sizes": [len(members) for members in report.groups.members],
+        "names": [brief(groups.names[g]) for g in shown],
+        "members": [[brief(names[i]) for i in groups.members[g][:12]] for g in shown],
+        "sizes": [len(groups.members[g]) for g in shown],
+        "total": len(groups.names),
         "measures": {
-            name: _bars(part, columns=slice(outputs))
-            for name, part in report.groups.measures.items()
+            name: _bars(part, shown, slice(outputs)) for name, part in groups.measures.items()
         },
     }
 
@@ -148,7 +165,7 @@ def _interactions(report, outputs):
         return None
     names, first = report.feature_names, slice(PAIRS)
     return {
-        "pairs": [[names[i], names[j]] for i, j in report.interactions.pairs[first]],
+        "pairs": [[brief(names[i]), brief(names[j])] for i, j in report.interactions.pairs[first]],
         "examples": report.interactions.examples,
         "total": len(report.interactions.pairs),
         "measures": {
@@ -164,13 +181,14 @@ def _evolution(report, outputs):
     if past is None or not len(past.epochs):
         return None
     count = len(past.epochs)
-    times = np.unique(np.linspace(0, count - 1, min(TIMES, count)).round().astype(int))
+    most = min(count, max(LEAST, min(TIMES, 10 * TIMES // outputs)))
+    times = np.unique(np.linspace(0, count - 1, most).round().astype(int))
     shown = np.asarray(report.ranking())[:LINES]
     line = past.measures["standardized_rms"]
     parts = (line.value, line.low, line.high)
     return {
         "epochs": [int(epoch) for epoch in np.asarray(past.epochs)[times]],
         "examples": [int(n) for n in np.asarray(past.examples)[times]],
-        "features": [report.feature_names[i] for i in shown],
+        "features": [brief(report.feature_names[i]) for i in shown],
         "lines": [rounded(part[times][:, shown, :outputs].transpose(2, 1, 0)) for part in parts],
     }

@@ -51,7 +51,7 @@ function showAll() {
 
 function drawGroups() {
   if (!report.groups) return;
-  const { names, members, sizes, measures } = report.groups;
+  const { names, members, sizes, measures, total } = report.groups;
   const measure = state.measure === "total_index_bound" ? "total_index_bound" : "standardized_rms";
   const values = ofOutput(measures[measure]);
   const rows = ordered(
@@ -72,10 +72,12 @@ function drawGroups() {
       ),
     };
   });
-  byId("groups-text").textContent =
+  const more = total > names.length ? ` The ${names.length} strongest of ${total} groups.` : "";
+  const meaning =
     measure === "total_index_bound"
       ? "Upper bound on the share of the output’s variance that a group has a part in."
       : "Strength of several features moved together, each by one of its standard deviations.";
+  byId("groups-text").textContent = meaning + more;
   byId("group-bars").replaceChildren(
     barList(rows, { label: "Strength of each group", measure, static: true }),
   );
