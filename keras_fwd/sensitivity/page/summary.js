@@ -1,97 +1,94 @@
 // What follows from the numbers, in a few sentences.
 
+function sentence(kind, ...parts) {
+  return el("p", { class: kind }, ...parts);
+}
+
+function theOutput() {
+  return state.output === POOLED ? "the outputs" : named(outputName(), 60);
+}
+
 function leadSentence(k, strength) {
   const [value, low, high] = interval(strength.v[k], strength.l[k], strength.h[k]);
-  const output = state.output === POOLED ? "the outputs" : named(outputName(), 60);
   const many = state.output === POOLED;
   const sure = low ? ` (${report.confidence} % interval ${low} to ${high})` : "";
-  const doing = report.switches[k]
+  const slice = state.view ? ["Among ", named(report.views[state.view].label, 60), ", "] : [];
+  const effect = report.switches[k]
     ? [
-        " The switch from its first value to the second typically moves ",
+        " most. Switching from the first value to the second typically moves ",
         many ? "them" : "it",
-        ` by ${value} of ${many ? "their" : "its"} own standard deviation${sure}.`,
+        ` by ${value} of ${many ? "their" : "its"} standard deviation`,
       ]
     : [
-        " One standard deviation of it typically moves ",
-        many ? "them" : "it",
-        ` by ${value} of ${many ? "their" : "its"} own standard deviation${sure}.`,
+        " most. When it moves by one of its standard deviations, ",
+        theOutput(),
+        ` typically ${many ? "move" : "moves"} by ${value} of ${many ? "theirs" : "its own"}`,
       ];
-  return el(
-    "p",
-    { class: "lead" },
+  return sentence(
+    "lead",
+    slice,
     named(report.features[k], 60),
     " drives ",
-    output,
-    " most.",
-    doing,
+    theOutput(),
+    effect,
+    `${sure}.`,
   );
 }
 
 // Whether the first place is settled: which other intervals reach that of the first.
-function rivals(order, strength) {
+function rivalSentence(order, strength) {
   const [first, ...others] = order;
   if (!known(strength.l[first]) || !others.length) return null;
+  const names = (indices) => indices.map((k) => named(report.features[k], 40));
   const near = others.filter((k) => known(strength.h[k]) && strength.h[k] >= strength.l[first]);
-  if (!near.length) {
-    const second = others[0];
-    return el(
-      "p",
-      {},
-      "The first place is clear: no other feature’s interval reaches it. Next ",
-      others.length > 1 ? "come " : "comes ",
-      listed(
-        others.slice(0, 2).map((k) => named(report.features[k], 40)),
-        2,
-      ),
-      ` (${number(strength.v[second])}${others.length > 1 ? ` and ${number(strength.v[others[1]])}` : ""}).`,
+  if (near.length) {
+    return sentence(
+      null,
+      `The first place is not settled: the ${near.length === 1 ? "interval" : "intervals"} of `,
+      listed(names(near), 3),
+      near.length === 1 ? " reaches into that of the first." : " reach into that of the first.",
     );
   }
-  return el(
-    "p",
-    {},
-    "The first place is not settled: the ",
-    near.length === 1 ? "interval of " : "intervals of ",
-    listed(
-      near.map((k) => named(report.features[k], 40)),
-      3,
-    ),
-    near.length === 1 ? " reaches" : " reach",
-    " into that of the first.",
+  const next = others.slice(0, 2);
+  return sentence(
+    null,
+    "The first place is clear: no other feature’s interval reaches it. Next ",
+    next.length > 1 ? "come " : "comes ",
+    listed(names(next), 2),
+    ` (${next.map((k) => number(strength.v[k])).join(" and ")}).`,
   );
 }
 
 function signSentence(k) {
-  const found = direction(k);
+  const [sign, words] = direction(k) || [0, "no effect"];
   const share = column("positive").v[k];
-  if (!found || !known(share) || found[1] === "no effect") return null;
-  const output = named(outputName(), 60);
-  if (report.switches[k])
-    return el(
-      "p",
-      {},
+  if (!known(share) || words === "no effect") return null;
+  const verb = words.split(" ")[0];
+  const often = words.includes("average") ? " on average" : "";
+  const rise = `${sign < 0 ? "only " : ""}${percent(share)} of the examples.`;
+  if (sign === 0) {
+    const how = report.switches[k] ? " rises with the switch in " : " rises with it in ";
+    return sentence(null, "On average it shows no clear direction: ", theOutput(), how, rise);
+  }
+  if (report.switches[k]) {
+    return sentence(
+      null,
       "The switch ",
-      found[0] ? found[1] : "has no clear direction; it raises",
-      " ",
-      output,
-      `: the effect is positive in ${percent(share)} of the examples.`,
+      mark(sign),
+      ` ${verb} `,
+      theOutput(),
+      often,
+      `: it rises in ${rise}`,
     );
-  if (found[0] === 0)
-    return el(
-      "p",
-      {},
-      "On average it shows no clear direction: ",
-      output,
-      ` rises with it in ${percent(share)} of the examples.`,
-    );
-  return el(
-    "p",
-    {},
+  }
+  return sentence(
+    null,
     "A higher value ",
-    mark(found[0]),
-    ` ${found[1].split(" ")[0]} `,
-    output,
-    found[1].includes("average") ? " on average" : "",
-    `: both rise together in ${found[0] < 0 ? "only " : ""}${percent(share)} of the examples.`,
+    mark(sign),
+    ` ${verb} `,
+    theOutput(),
+    often,
+    `: both rise together in ${rise}`,
   );
 }
 
@@ -99,42 +96,32 @@ function littleSentence() {
   const counts = report.views[state.view].little;
   const n = counts[state.output === POOLED ? counts.length - 1 : state.output];
   if (!n) return null;
-  return el(
-    "p",
-    { class: "soft" },
-    `${n === report.total ? "All" : n.toLocaleString("en")} of ${count(report.total, "feature")} surely hardly matter${n === 1 ? "s" : ""}: `,
+  const who =
+    n === report.total
+      ? `All ${count(n, "feature")}`
+      : `${n.toLocaleString("en")} of ${count(report.total, "feature")}`;
+  return sentence(
+    "soft",
+    `${who} hardly ${n === 1 ? "matters" : "matter"}: with ${report.confidence} % confidence `,
     `${n === 1 ? "it has" : "each has"} a part in less than ${percent(report.little)} of the variance of `,
-    state.output === POOLED ? "the outputs" : named(outputName(), 60),
+    theOutput(),
     ", if the features vary independently.",
   );
 }
 
 function drawSummary() {
   const strength = column("standardized_rms");
-  const order = ordered(
-    report.features.map((_, k) => k),
-    (k) => strength.v[k],
-    true,
-  ).filter((k) => known(strength.v[k]));
-  const box = byId("short");
-  if (!order.length || !(strength.v[order[0]] > 0)) {
-    box.replaceChildren(
-      el(
-        "p",
-        { class: "lead" },
-        "No feature moves ",
-        state.output === POOLED ? "the outputs" : named(outputName(), 60),
-        " on these examples.",
-      ),
-    );
-    return;
-  }
+  const every = report.features.map((_, k) => k).filter((k) => known(strength.v[k]));
+  const order = ordered(every, (k) => strength.v[k], true);
   const first = order[0];
-  const parts = [
-    leadSentence(first, strength),
-    signSentence(first),
-    rivals(order, strength),
-    littleSentence(),
-  ];
-  box.replaceChildren(...parts.filter(Boolean));
+  const parts =
+    order.length && strength.v[first] > 0
+      ? [
+          leadSentence(first, strength),
+          signSentence(first),
+          rivalSentence(order, strength),
+          littleSentence(),
+        ]
+      : [sentence("lead", "No feature moves ", theOutput(), " on these examples.")];
+  byId("short").replaceChildren(...parts.filter(Boolean));
 }
