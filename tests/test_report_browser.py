@@ -35,10 +35,11 @@ def show(browser, tmp_path):
     """A function that opens a report; at the end there were no errors and no requests."""
     seen, pages = [], []
 
-    def opened(report, size=DESK, dark=False):
+    def opened(report, size=DESK, dark=False, **options):
         path = tmp_path / "report.html"
         path.write_text(html_page.html_page(report, "Report"), encoding="utf-8")
-        page = browser.new_page(viewport=size, color_scheme="dark" if dark else "light")
+        options["color_scheme"] = "dark" if dark else "light"
+        page = browser.new_page(viewport=size, **options)
         page.on("console", lambda message: seen.append(message.text))
         page.on("pageerror", lambda error: seen.append(str(error)))
         page.on("dialog", lambda dialog: seen.append(dialog.message))
@@ -209,3 +210,12 @@ def test_a_page_of_a_constant_model_says_so(show):
     assert "No feature moves output 0" in page.locator("#short").inner_text()
     page.locator("#bars button.name").first.click()
     assert "the same at every example" in page.locator(".detail").inner_text()
+
+
+def test_without_scripts_there_is_the_table_of_the_first_output(show):
+    report = made_up_report(5, 2)
+    page = show(report, PHONE, java_script_enabled=False)
+    expected = [report.feature_names[i] for i in report.ranking()]
+    assert table_names(page) == expected
+    assert page.get_by_text("need JavaScript").is_visible()
+    assert not page.locator("#controls").is_visible()

@@ -167,6 +167,7 @@ function drawTheme() {
 }
 
 function start() {
+  byId("unscripted").remove();
   for (const node of document.querySelectorAll("[data-script]")) {
     const part = report[node.dataset.part];
     node.hidden = Boolean(node.dataset.part) && !(Array.isArray(part) ? part.some(Boolean) : part);
