@@ -321,7 +321,7 @@ BAD = {
     "one_value": (text_model, {"data": np.ones((3, 4), int)}, "at least two values"),
     "twice": (nonlinear_model, {"feature_names": ["a", "a", "b"]}, "must tell all apart"),
     "features": (nonlinear_model, {"features": ["x[0]", "y"]}, "Received: y."),
-    "outputs": (nonlinear_model, {"outputs": "z"}, "names of outputs, output"),
+    "outputs": (nonlinear_model, {"outputs": "z"}, "`outputs` must be names of outputs"),
     "groups": (nonlinear_model, {"groups": {"g": ["q"]}}, "`groups` must be of features"),
     "discrete": (nonlinear_model, {"discrete": ["q"]}, "`discrete` and `one_hot` must name"),
     "one_hot": (nonlinear_model, {"one_hot": {"c": ["x[0]", "x[1]"]}}, "in every example one is 1"),
@@ -538,6 +538,10 @@ def test_groups_are_the_norm_of_the_gradient_by_their_features():
     )
 
 
+def exact_lambda(function):
+    return keras.layers.Lambda(function, dtype="float64")
+
+
 def product_model():
     """y = x₀ x₁ + 0.1 x₂ x₃² and its double."""
 
@@ -545,7 +549,7 @@ def product_model():
         y = x[:, 0] * x[:, 1] + 0.1 * x[:, 2] * x[:, 3] ** 2
         return tf.stack([y, 2 * y], axis=1)
 
-    return keras.Sequential([keras.Input([5], dtype="float64"), keras.layers.Lambda(call)])
+    return keras.Sequential([keras.Input([5], dtype="float64"), exact_lambda(call)])
 
 
 def wide_product_model(width=60):
@@ -554,7 +558,7 @@ def wide_product_model(width=60):
     def call(x):
         return (x[:, 7] * x[:, 41])[:, None] + tf.reduce_sum(x**2, axis=1, keepdims=True)
 
-    return keras.Sequential([keras.Input([width], dtype="float64"), keras.layers.Lambda(call)])
+    return keras.Sequential([keras.Input([width], dtype="float64"), exact_lambda(call)])
 
 
 def test_interactions_are_the_second_derivatives():

@@ -71,7 +71,8 @@ class PairSearch:
         ratio = feature_std[pairs[:, 0]] * feature_std[pairs[:, 1]]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(output_std > 0, ratio[:, None] / output_std, 0.0)
-        bootstrap = resampling.Bootstrap(len(squares), self.seed, confidence)
+        resamples = resampling.resample_count(*squares.shape[1:])
+        bootstrap = resampling.Bootstrap(len(squares), self.seed, confidence, resamples)
         three = bootstrap.three({"square": squares, "count": np.ones((len(squares), 1, 1))})
         rms = [np.sqrt(sums["square"] / sums["count"]) for sums in three]
         strength = np.mean(np.square(ratio * rms[0][0]), axis=1)
