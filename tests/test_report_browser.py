@@ -120,6 +120,8 @@ def test_output_slice_and_measure_change_what_is_shown(show):
     expected = by_strength(report, report.measures["standardized_rms"].value[:, 1])
     assert bar_names(page) == table_names(page) == expected
     page.select_option("#view", index=1)
+    summary = page.locator("#short").inner_text()
+    assert summary.startswith("Among young, ") and young.notes[0] in summary
     assert bar_names(page) == by_strength(report, young.measures["standardized_rms"].value[:, 1])
     page.select_option("#measure", "mean")
     assert bar_names(page) == by_strength(report, np.abs(young.measures["mean"].value[:, 1]))

@@ -65,7 +65,8 @@ function signSentence(k) {
   if (!known(share) || words === "no effect") return null;
   const verb = words.split(" ")[0];
   const often = words.includes("average") ? " on average" : "";
-  const rise = `${sign < 0 ? "only " : ""}${percent(share)} of the examples.`;
+  const some = `${sign < 0 ? "only " : ""}${percent(share)} of the examples.`;
+  const rise = share === 0 ? "none of the examples." : share === 1 ? "all examples." : some;
   if (sign === 0) {
     const how = report.switches[k] ? " rises with the switch in " : " rises with it in ";
     return sentence(null, "On average it shows no clear direction: ", theOutput(), how, rise);
@@ -123,5 +124,6 @@ function drawSummary() {
           littleSentence(),
         ]
       : [sentence("lead", "No feature moves ", theOutput(), " on these examples.")];
-  byId("short").replaceChildren(...parts.filter(Boolean));
+  const notes = report.views[state.view].notes.map((note) => sentence("soft", note));
+  byId("short").replaceChildren(...parts.filter(Boolean), ...notes);
 }
