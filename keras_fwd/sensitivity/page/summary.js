@@ -12,7 +12,9 @@ function leadSentence(k, strength) {
   const [value, low, high] = interval(strength.v[k], strength.l[k], strength.h[k]);
   const many = state.output === POOLED;
   const sure = low ? ` (${report.confidence} % interval ${low} to ${high})` : "";
-  const slice = state.view ? ["Among ", named(report.views[state.view].label, 60), ", "] : [];
+  const slice = state.view
+    ? ["In the slice ", named(report.views[state.view].label, 60), ", "]
+    : [];
   const effect = report.switches[k]
     ? [
         " most. Switching from the first value to the second typically moves ",
@@ -110,6 +112,20 @@ function littleSentence() {
   );
 }
 
+// No strength is above zero: either nothing has an effect, or nothing varies.
+function withoutStrength() {
+  const sizes = column("mean_abs").v;
+  if (sizes.length && sizes.every((size) => size === 0)) {
+    return sentence("lead", "No feature moves ", theOutput(), " on these examples.");
+  }
+  return sentence(
+    "lead",
+    "Strengths cannot be compared: the features, or ",
+    theOutput(),
+    ", do not vary over these examples. The measures per unit hold.",
+  );
+}
+
 function drawSummary() {
   const strength = column("standardized_rms");
   const every = report.features.map((_, k) => k).filter((k) => known(strength.v[k]));
@@ -123,7 +139,7 @@ function drawSummary() {
           rivalSentence(order, strength),
           littleSentence(),
         ]
-      : [sentence("lead", "No feature moves ", theOutput(), " on these examples.")];
+      : [withoutStrength()];
   const notes = report.views[state.view].notes.map((note) => sentence("soft", note));
   byId("short").replaceChildren(...parts.filter(Boolean), ...notes);
 }
