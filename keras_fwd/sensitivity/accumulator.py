@@ -150,7 +150,7 @@ class Accumulator:
 
     def _bootstrap(self, confidence, seen):
         used = min(self._groups.groups, seen)
-        sums = {name: array[:used] for name, array in self._groups.sums.items()}
+        sums = {k: a[:used] for k, a in self._groups.sums.items() if k != "positive"}
         resamples = resampling.resample_count(*self._size)
         return resampling.Bootstrap(used, self._seed, confidence, resamples), sums
 
