@@ -136,11 +136,14 @@ FLOORS = {
         "sensitivity.columns",
         "sensitivity.presentation",
         "sensitivity.report",
+        "callbacks.budget",
+        "callbacks.events",
         "callbacks.schedule",
         "callbacks.jacobian_norm",
         "callbacks.matrices",
         "callbacks.noise",
         "callbacks.curvature",
+        "callbacks.sensitivity",
         "callbacks.least_squares_stop",
         "layers.wrapping",
         "layers.custom_jvp",
@@ -179,7 +182,7 @@ WITHOUT_KERAS = {
 # Imported with the package; everything else waits until it is used, inside a function.
 INSTALLED = {"keras", "numpy", "tensorflow"}
 RUNTIME = INSTALLED | sys.stdlib_module_names
-LAZY = {"jinja2", "matplotlib", "pandas", "rich", "scipy"}
+LAZY = {"jinja2", "matplotlib", "pandas", "rich", "scipy", "tensorboard"}
 
 # A name from outside that only these modules may speak of.
 ONLY_IN = {
