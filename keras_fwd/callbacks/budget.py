@@ -14,12 +14,12 @@ class Budget:
     """Chooses the number of examples from what training and earlier measurements took.
 
     Training time earns an allowance, `share` of it, which a measurement may spend. Its time is
-    predicted as that of the smallest one plus so much for each further example, both as medians of
-    the last timings, so that one interruption by something else is outvoted. An allowance that was
-    not needed is forgotten, one that was too small for any measurement is kept for the next; where
-    that is the rule, it is kept until it pays for twice the smallest, because the first examples
-    are then dear and further ones cheap. What a measurement took above its allowance is taken from
-    the next one, but no more than all of that.
+    predicted as that of the smallest one, the shortest of the last, plus so much for each further
+    example, the median of the last: one interruption by something else is outvoted. An allowance
+    that was not needed is forgotten, one that was too small for any measurement is kept for the
+    next; where that is the rule, it is kept until it pays for twice the smallest, because the first
+    examples are then dear and further ones cheap. What a measurement took above its allowance is
+    taken from the next one, but no more than all of that.
 
     Args:
         share: Of the training time without the measurements, above 0.
@@ -89,9 +89,7 @@ class Budget:
 
     def predicted(self, count):
         """Seconds that a measurement with that many examples takes."""
-        smallest = statistics.median_low(self._smallest) if self._smallest else 0.0
-        slope = statistics.median_low(self._slopes) if self._slopes else 0.0
-        return smallest + slope * (count - self._sizes[0])
+        return min(self._smallest, default=0.0) + self._slope() * (count - self._sizes[0])
 
     def within(self, seconds, most=float("inf")):
         """The largest number of examples whose time is predicted to fit; at least the smallest."""
@@ -112,11 +110,17 @@ class Budget:
 
     def _learn(self, count, seconds):
         first = self._sizes[0]
-        known = statistics.median_low(self._smallest) if self._smallest else seconds
-        if count > first:
-            self._slopes.append(max(0.0, seconds - known) / (count - first))
-        if count == first or seconds < known:  # fewer examples take no longer
+        known = min(self._smallest, default=seconds)
+        if count == first:
             self._smallest.append(seconds)
+        elif seconds >= known:
+            self._slopes.append((seconds - known) / (count - first))
+        else:  # fewer would have taken less than is known, at least their part
+            rest = seconds - self._slope() * (count - first)
+            self._smallest.append(max(rest, seconds * first / count))
+
+    def _slope(self):
+        return statistics.median_low(self._slopes) if self._slopes else 0.0
 
 
 def sizes(examples):
