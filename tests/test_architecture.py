@@ -143,6 +143,7 @@ FLOORS = {
         "callbacks.matrices",
         "callbacks.noise",
         "callbacks.curvature",
+        "callbacks.evolution",
         "callbacks.sensitivity",
         "callbacks.least_squares_stop",
         "layers.wrapping",

@@ -1,4 +1,4 @@
-"""Writing scalars and figures for TensorBoard."""
+"""Writing scalars and images for TensorBoard."""
 
 import contextlib
 import os
@@ -36,16 +36,10 @@ class EventWriter:
                 tf.summary.scalar(name, value, step=step)
         self._writer.flush()
 
-    def figure(self, name, figure, step):
-        """Write a matplotlib figure as an image."""
-        from matplotlib import pyplot
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pyplot.close(figure)
+    def image(self, name, pixels, step):
+        """Write an image, `[height, width, 4]`, uint8."""
         with self._open():
-            tf.summary.image(name, np.asarray(canvas.buffer_rgba())[None], step=step)
+            tf.summary.image(name, pixels[None], step=step)
         self._writer.flush()
 
     def close(self):
@@ -61,3 +55,14 @@ class EventWriter:
         # All steps, also where `keras.callbacks.TensorBoard` has some recorded only.
         with self._writer.as_default(), tf.summary.record_if(True):
             yield
+
+
+def pixels(figure):
+    """A matplotlib figure as an image, `[height, width, 4]`, uint8; the figure is closed."""
+    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pyplot.close(figure)
+    return np.asarray(canvas.buffer_rgba()).copy()

@@ -49,7 +49,7 @@ class ScheduledCallback(keras.callbacks.Callback):
         check_count(call, argument, self.every, none="every epoch")
         if max_overhead is not None:
             check_number(call, "max_overhead", max_overhead, above=True)
-        self.max_overhead = max_overhead
+        self.max_overhead: Any = max_overhead
         # Keras may then run the steps ahead of the logs: without a measurement inside an epoch
         # nothing here happens at a batch.
         self.async_safe = self.every is None
@@ -70,6 +70,10 @@ class ScheduledCallback(keras.callbacks.Callback):
         """The names in the logs. See the class."""
         raise NotImplementedError
 
+    def measuring_share(self):
+        """The share of the training time that measurements may take."""
+        return self.max_overhead
+
     def budgets(self):
         """Those that live on the time of training."""
         return [] if self.budget is None else [self.budget]
@@ -80,7 +84,7 @@ class ScheduledCallback(keras.callbacks.Callback):
         self._examples = self.begin()
         self._due, self._batch, self._batches = self.every, -1, 0
         if self.max_overhead is not None:
-            self.budget = Budget(self.max_overhead, self._examples, self.clock)
+            self.budget = Budget(self.measuring_share(), self._examples, self.clock)
             self.budget.calibrate(self.measure)
 
     def on_epoch_begin(self, epoch, logs=None):
