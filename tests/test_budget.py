@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_fwd.callbacks import CurvatureCallback, JacobianNormCallback
+from keras_fwd.callbacks import CurvatureCallback, JacobianNormCallback, schedule
 from keras_fwd.callbacks.budget import SMALLEST, Budget, sizes
 from keras_fwd.callbacks.schedule import ScheduledCallback, shuffled
 from keras_fwd.errors import ConfigurationError
@@ -81,7 +81,7 @@ def test_where_the_smallest_is_too_dear_epochs_are_skipped(fixed):
     runs = training.epochs(200, 1.0)
     counts = np.array([count for count, _ in runs])
     assert sum(took for _, took in runs) <= SHARE * 200
-    assert sum(took for _, took in runs) > 0.5 * SHARE * 200  # and what it may is used
+    assert sum(took for _, took in runs) > 0.3 * SHARE * 200  # and what it may is used
     assert (counts == 0).sum() == training.budget.skipped > 50
     # What is fixed is paid for anyway: more examples, less often.
     assert counts.max() >= 512
@@ -113,6 +113,12 @@ def test_it_follows_a_machine_that_slows_down_and_recovers():
     assert sum(took for _, took in slow) <= SHARE * 25
     training.slope = 1e-4
     assert training.epochs(20, 1.0)[-1][0] == 512
+
+
+def test_a_dear_measurement_is_timed_once_before_training():
+    training = Simulation(1.5, 0.0)
+    assert training.clock.now == 100.0 + 2 * 1.5
+    assert training.budget.predicted(1024) == 1.5
 
 
 def test_shorter_epochs_have_fewer_examples():
@@ -227,6 +233,19 @@ def test_its_own_time_and_that_between_epochs_is_no_training():
     assert history["examples"] == [64] * 4
 
 
+def test_steps_that_were_sent_and_are_not_done_are_training(monkeypatch):
+    """An accelerator runs behind: half of the time of an epoch passes while its end is awaited."""
+    clock = Clock()
+
+    def wait(model):
+        clock.now += 0.75
+
+    monkeypatch.setattr(schedule, "_wait", wait)
+    assert train([Measuring(clock), Passing(clock, 0.25)])["examples"] == [64] * 4
+    monkeypatch.setattr(schedule, "_wait", lambda model: None)
+    assert train([Measuring(clock), Passing(clock, 0.25)])["examples"] == [32] * 4
+
+
 def test_skipped_epochs_have_every_name_in_the_logs():
     clock = Clock()
     history = train([Measuring(clock, fixed=0.5), Passing(clock, 0.5)], epochs=12)
@@ -284,12 +303,14 @@ def test_shuffled_examples_stay_together_and_are_all_there():
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(100, 5)), RANDOM.normal(size=(100, 2))
+W = RANDOM.uniform(0.5, 2.0, 100)
+FEW = {"num_iterations": 4, "num_probes": 2}
 KINDS = {
     "frobenius": lambda **more: JacobianNormCallback(X, **more),
     "estimated": lambda **more: JacobianNormCallback(X, num_probes=2, **more),
     "spectral": lambda **more: JacobianNormCallback(X, "spectral", **more),
-    "hessian": lambda **more: CurvatureCallback((X, Y), **more),
-    "ggn, weights": lambda **more: CurvatureCallback((X, Y, Y[:, 0] ** 2), matrix="ggn", **more),
+    "hessian": lambda **more: CurvatureCallback((X, Y), **FEW, **more),
+    "ggn": lambda **more: CurvatureCallback((X, Y, W), ["trace"], "ggn", **FEW, **more),
 }
 
 
@@ -329,7 +350,7 @@ def test_the_callbacks_in_fit_by_a_clock(jit, float64):
     ticks = itertools.count()
     callbacks = [
         JacobianNormCallback(X, max_overhead=SHARE, name="j"),
-        CurvatureCallback((X, Y), "trace", max_overhead=SHARE, every=2),
+        CurvatureCallback((X, Y), "trace", max_overhead=SHARE, every=2, num_probes=2),
     ]
     for callback in callbacks:
         callback.clock = lambda: float(next(ticks))

@@ -8,6 +8,7 @@ SMALLEST = 32  # examples of the smallest measurement
 GROWTH = 4  # a measurement uses at most so many times the examples of the one before
 SAFETY = 0.8  # share of the allowance that a prediction may fill
 MEMORY = 5  # timings that a prediction is made from
+PATIENCE = 1.0  # seconds before training after which the smallest measurement is timed only once
 
 
 class Budget:
@@ -46,11 +47,16 @@ class Budget:
 
     def calibrate(self, measure):
         """Time the two smallest measurements, before training; `measure` takes a number."""
-        measure(self._sizes[0])  # the first call prepares much that later ones find prepared
-        for size in (self._sizes[0], *self._sizes[:2]):
+
+        def timed(size):
             start = self._clock()
             measure(size)
-            self._learn(size, self._clock() - start)
+            return self._clock() - start
+
+        # The first call prepares much that later ones find prepared: it is no timing.
+        quick = timed(self._sizes[0]) < PATIENCE
+        for size in (self._sizes[0], *self._sizes[:2]) if quick else self._sizes[:1]:
+            self._learn(size, timed(size))
             self._last = size
 
     def resume(self):
