@@ -41,6 +41,7 @@ class FakeAnalysis:
         features, outputs = kernel.shape
         exact = Estimate(kernel, 0 * kernel, kernel, kernel)
         size = np.abs(exact.value.mean(axis=1, keepdims=True))
+        size = size if len(data) == len(X) else 1 / size  # a few examples mislead
         pooled = {"standardized_rms": Estimate(size, 0 * size, size, size)}
         report = made_up_report(features, outputs, examples=len(data), pooled=pooled)
         measures = report.measures | {"mean": exact, "standardized_rms": exact.map(np.abs)}
