@@ -207,10 +207,10 @@ class TracedCallback(ScheduledCallback):
 
 
 def shuffled(examples, seed):
-    """Arrays in one random order, so that the first ones are a fair sample of all."""
+    """Arrays or a data frame in one random order: the first ones are a fair sample of all."""
     leaves = tf.nest.flatten(examples)
     order = np.random.default_rng(seed).permutation(len(leaves[0]))
-    return tf.nest.map_structure(lambda leaf: leaf[order], examples)
+    return tf.nest.map_structure(lambda leaf: getattr(leaf, "iloc", leaf)[order], examples)
 
 
 def check_name(call, argument, value):

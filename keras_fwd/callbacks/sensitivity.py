@@ -1,6 +1,7 @@
 """`SensitivityCallback`: how strongly each input drives a model, and how training changes that."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,7 @@ class SensitivityCallback(ScheduledCallback):
         every: `"epoch"` (default), at the end of each epoch; or a whole number n: after every n-th
             batch, counted through the whole training, into the logs of that batch as well. The
             epoch's logs then hold the last values; an epoch without any takes them at its end.
-        features: Names or indices of the features to measure, as in `sensitivity_report`; default
-            all.
+        features: Names of the features to measure, as in `sensitivity_report`; default all.
         feature_names: As in `sensitivity_report`.
         output_names: As in `sensitivity_report`.
         max_examples: How many examples of `data` are used, the first ones; default 1024.
@@ -58,7 +58,8 @@ class SensitivityCallback(ScheduledCallback):
             `keras.callbacks.TensorBoard`, which writes the logs.
         prefix: Text before every feature's name in the logs; default `"sensitivity/"`.
         seed: Whole number ≥ 0 for what is random in the report, and for the order; default 0.
-        **options: Other arguments of `sensitivity_report`, such as `discrete` or `groups`.
+        **options: Other arguments of `sensitivity_report`, such as `discrete` or `groups`, but not
+            `by`.
 
     Raises:
         ConfigurationError: At construction for a bad argument or empty data; when training begins
@@ -109,9 +110,9 @@ class SensitivityCallback(ScheduledCallback):
             )
         names = {"feature_names": feature_names, "output_names": output_names}
         self._options = {**names, "features": features, "seed": seed, **options}
+        _check_options(call, options)
         self.prefix = prefix
-        read = list(batches.raw_batches(call, data, max_examples, max_examples))
-        examples = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read)
+        examples = _read(call, data, max_examples)
         self._data = examples if max_overhead is None else shuffled(examples, seed)
         self._analysis: Any = None
         self._report: Any = None
@@ -159,6 +160,8 @@ class SensitivityCallback(ScheduledCallback):
         """Take a report; the numbers of the features that are logged."""
         part = tf.nest.map_structure(lambda leaf: leaf[:count], self._data)
         self._report = report = self._analysis.report(part)
+        if report.interrupted:
+            raise KeyboardInterrupt
         if self._logged is None:
             chosen = np.arange(len(report.feature_names))
             if self._options["features"] is None and len(chosen) > LOGGED:
@@ -224,3 +227,21 @@ class SensitivityCallback(ScheduledCallback):
         image = events.pixels(self._bars())
         self.writer.image(self.prefix.rstrip("/") or "sensitivity", image, step)
         self._undrawn = None
+
+
+def _check_options(call, options):
+    if "by" in options:
+        raise ConfigurationError(
+            f"{call}: `by` must be left out: the evolution is that of all examples. Received: "
+            f"by={options['by']!r}. Call `sensitivity_report` after training."
+        )
+    inspect.signature(Analysis).bind(call, None, **options)  # TypeError for what it does not know
+
+
+def _read(call, data, count):
+    """The first examples, nests of arrays, or a data frame as it is."""
+    x = data[0] if isinstance(data, tuple) and data else data
+    if hasattr(x, "iloc"):
+        return x.iloc[:count]
+    read = list(batches.raw_batches(call, data, count, count))
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read)
