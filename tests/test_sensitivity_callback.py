@@ -1,15 +1,19 @@
 """The sensitivity callback: what it logs, how it keeps the evolution, what it writes."""
 
 import dataclasses
+import json
 import math
 
 import keras
 import numpy as np
+import pandas
 import pytest
+import tensorflow as tf
 from report_cases import made_up_report
 
 from keras_fwd.callbacks import SensitivityCallback, sensitivity
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.sensitivity.analysis import Analysis, sensitivity_report
 from keras_fwd.sensitivity.estimates import Estimate
 
 RANDOM = np.random.default_rng(0)
@@ -99,10 +103,10 @@ class Passing(keras.callbacks.Callback):
         self.kernels.append(self.model.layers[-1].kernel.numpy())
 
 
-def train(callbacks, features=3, outputs=1, epochs=3, **arguments):
+def train(callbacks, features=3, outputs=1, epochs=3, dtype="float32", **arguments):
     keras.utils.set_random_seed(1)
-    layer = keras.layers.Dense(outputs, use_bias=False)
-    model = keras.Sequential([keras.Input([features]), layer])
+    layer = keras.layers.Dense(outputs, use_bias=False, dtype=dtype)
+    model = keras.Sequential([keras.Input([features], dtype=dtype, name="x"), layer])
     model.compile(keras.optimizers.SGD(0.1), "mse")
     x = RANDOM.normal(size=(24, features))
     arguments = {"verbose": 0, "batch_size": 8, **arguments}
@@ -191,8 +195,115 @@ def test_options_of_the_report_are_passed_on(clock):
         "output_names": ["y"],
         "features": None,
         "seed": 3,
+        "resamples": 0,
         "discrete": {"a": [0, 1]},
     }
+
+
+def test_an_option_that_is_not_there_is_named_at_construction():
+    with pytest.raises(ConfigurationError, match="`by` must be left out"):
+        SensitivityCallback(X, by="target")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'feature'"):
+        SensitivityCallback(X, feature="a")
+
+
+# --- with the true analysis -----------------------------------------------------------------------
+
+
+def test_the_report_of_a_linear_model_is_its_kernel():
+    callback = SensitivityCallback(X, max_overhead=None, groups={"g": ["x[0]"]})
+    passing = Passing(Clock())
+    history = train([callback, passing], dtype="float64")
+    evolution = callback.report.evolution
+    np.testing.assert_allclose(evolution.measures["mean"].value, passing.kernels, rtol=1e-9)
+    np.testing.assert_allclose(evolution.measures["mean"].stderr, 0, atol=1e-9)
+    scaled = np.abs(passing.kernels[-1][:, 0]) * X.std(axis=0) / (X @ passing.kernels[-1]).std()
+    names = [name for name in history if name.startswith("sensitivity/")]
+    np.testing.assert_allclose([history[name][-1] for name in names], scaled, rtol=1e-9)
+    assert list(names) == ["sensitivity/x[0]", "sensitivity/x[1]", "sensitivity/x[2]"]
+    assert callback.report.groups.names == ("g",)
+
+
+def curved():
+    inner = keras.layers.Dense(8, "tanh", dtype="float64", kernel_initializer="normal")
+    stack = [inner, keras.layers.Dense(2, dtype="float64")]
+    return keras.Sequential([keras.Input([3], dtype="float64", name="x"), *stack])
+
+
+def test_errors_without_resamples_are_about_those_of_the_bootstrap():
+    model, x = curved(), 3 * RANDOM.normal(size=(400, 3))
+    rough, fine = (
+        Analysis("test", model, resamples=resamples).report(x) for resamples in (0, 1000)
+    )
+    for name in ("mean", "rms", "standardized_rms", "total_index_bound"):
+        np.testing.assert_allclose(rough.measures[name].value, fine.measures[name].value)
+        for end in ("stderr", "low", "high"):
+            ours, theirs = (getattr(r.measures[name], end) for r in (rough, fine))
+            np.testing.assert_array_less(np.abs(ours - theirs), 2 * fine.measures[name].stderr)
+        ratio = rough.measures[name].stderr / fine.measures[name].stderr
+        assert 0.7 < np.median(ratio) < 1.4
+    assert any("jackknife over 25 groups" in note for note in rough.notes)
+
+
+def test_any_number_of_examples_is_measured_without_tracing_again():
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return tf.tanh(x)
+
+    layer = keras.layers.Dense(2, counted)
+    callback = SensitivityCallback(X)
+    callback.set_model(keras.Sequential([keras.Input([3]), layer]))
+    callback.on_train_begin()
+    traced = len(calls)
+    for count in (40, 50, 96):
+        callback.measure(count)
+        assert callback._report.examples == count
+    assert len(calls) == traced > 0
+
+
+def test_the_report_is_that_of_the_trained_model():
+    model = curved()
+    model.compile("sgd", "mse")
+    callback = SensitivityCallback(X, max_overhead=1e9, every=1)
+    history = model.fit(X, X[:, :2], epochs=2, verbose=0, callbacks=[callback]).history
+    assert history["sensitivity_examples"] == [96] * 2
+    report = callback.report
+    expected = sensitivity_report(model, callback._data)
+    np.testing.assert_allclose(report.measures["mean"].value, expected.measures["mean"].value)
+    assert len(report.evolution.epochs) == 7
+
+
+def test_a_data_frame_is_read():
+    frame = pandas.DataFrame(X, columns=["a", "b", "c"])
+    for data in (frame, (frame, Y)):
+        callback = SensitivityCallback(data, max_examples=50, max_overhead=1e9)
+        history = train([callback], dtype="float64")
+        assert {"sensitivity/a", "sensitivity/b", "sensitivity/c"} < set(history)
+        assert history["sensitivity_examples"] == [50] * 3
+
+
+def test_interrupting_a_measurement_ends_the_training(monkeypatch):
+    callback = SensitivityCallback(X, max_overhead=None)
+    model = curved()
+    model.compile("sgd", "mse")
+
+    def interrupted(self, data):
+        return dataclasses.replace(made_up_report(3, 2), interrupted=True)
+
+    monkeypatch.setattr(Analysis, "report", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, X[:, :2], verbose=0, callbacks=[callback])
+
+
+def test_the_page_holds_the_evolution(tmp_path):
+    callback = SensitivityCallback(X, max_overhead=None)
+    train([callback])
+    callback.to_html(tmp_path / "page.html", title="Linear")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Linear" in page and "evolution" in page
+    assert json.loads(callback.report.to_json())["evolution"]["epochs"] == [0, 1, 2, 3]
 
 
 def test_a_page_needs_a_measurement(clock, tmp_path):
