@@ -193,11 +193,15 @@ FLOORS = {
         "sensitivity.plan",
         "sensitivity.run",
         "sensitivity.analysis",
+        "callbacks.budget",
+        "callbacks.events",
         "callbacks.schedule",
         "callbacks.jacobian_norm",
         "callbacks.matrices",
         "callbacks.noise",
         "callbacks.curvature",
+        "callbacks.evolution",
+        "callbacks.sensitivity",
         "callbacks.least_squares_stop",
         "cli",
         "testing",
@@ -211,7 +215,7 @@ WITHOUT_KERAS = {
 # Imported with the package; everything else waits until it is used, inside a function.
 INSTALLED = {"keras", "numpy", "tensorflow"}
 RUNTIME = INSTALLED | sys.stdlib_module_names
-LAZY = {"jinja2", "matplotlib", "pandas", "rich", "scipy"}
+LAZY = {"jinja2", "matplotlib", "pandas", "rich", "scipy", "tensorboard"}
 
 # A name from outside that only these modules may speak of.
 ONLY_IN = {

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_fwd import nest, spectrum
 from keras_fwd.callbacks.matrices import MATRICES, curvature_matrix
 from keras_fwd.callbacks.noise import ExampleGradients
-from keras_fwd.callbacks.schedule import ScheduledCallback
+from keras_fwd.callbacks.schedule import TracedCallback, shuffled
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.model import Recorder, TrainingPass
@@ -19,7 +19,7 @@ from keras_fwd.sensitivity import batches
 QUANTITIES = ("top_eigenvalues", "trace", "gradient_noise")
 
 
-class CurvatureCallback(ScheduledCallback):
+class CurvatureCallback(TracedCallback):
     """Logs the largest eigenvalues and the trace of the loss's curvature, and the gradient noise.
 
     `L(w)` is the compiled loss of the model on the first examples of `data`, as one batch, with
@@ -68,13 +68,25 @@ class CurvatureCallback(ScheduledCallback):
             `num_eigenvalues`; default 40.
         num_probes: Random vectors for the trace, at least 2; default 16.
         prefix: Text before every name in the logs, such as `"val_"`; default none.
-        seed: Whole number ≥ 0 for the random vectors; default 0.
+        seed: Whole number ≥ 0 for the random vectors, and for the order; default 0.
+        max_overhead: None (default): all examples, every time. A number such as 0.1 keeps the time
+            of the measurements below that share of the time that training takes besides: the
+            examples are put into one random order, the first 32 or more of them are used, as many
+            as there is time for, and their number is logged as `hessian_examples`. Where there is
+            no time for any, values are logged as NaN and the number as 0. The largest eigenvalue
+            tends to be the larger, the fewer the examples: compare values of equal numbers. `fit`
+            prints at its end what the bound has changed, unless `verbose=0`.
+        log_dir: Directory into which the values are also written for TensorBoard, at each
+            measurement, by the number of the epoch (from 0, as Keras does) or of batches done;
+            default none. Not needed beside `keras.callbacks.TensorBoard`, which writes the
+            logs.
 
     Raises:
         ConfigurationError: At construction for a bad argument, empty data or values that are not
             finite; when training begins for a model without a loss or trainable weights, a loss
             that the matrix is not defined for, or one that is no mean over examples
-            (`"gradient_noise"`).
+            (`"gradient_noise"`), or a sum over them (`max_overhead`).
+        ImportError: `log_dir` is given and TensorBoard is not installed.
         StructureError: As `linearize`, and for data without targets.
         LeakError: When training begins: TensorFlow would get the derivative wrong.
 
@@ -110,8 +122,10 @@ class CurvatureCallback(ScheduledCallback):
         num_probes=16,
         prefix="",
         seed=0,
+        max_overhead=None,
+        log_dir=None,
     ):
-        super().__init__(every, "every")
+        super().__init__(every, "every", max_overhead, log_dir)
         call = type(self).__name__
         self.quantities = _checked_quantities(call, quantities)
         _check_words(call, matrix, prefix)
@@ -126,10 +140,12 @@ class CurvatureCallback(ScheduledCallback):
         self.num_probes = num_probes
         self.prefix = prefix
         self.seed = seed
-        self._data = batches.first_examples(call, data, max_examples, whole=True)
+        self.examples_name = f"{prefix}{matrix}_examples"
+        data = batches.first_examples(call, data, max_examples, whole=True)
+        self._data = data if max_overhead is None else shuffled(data, seed)
 
     def prepare(self):
-        """The function that measures what is asked for."""
+        """The data, and the function that measures what is asked for."""
         call, model = type(self).__name__, cast(Any, self.model)
         if not getattr(model, "compiled", False):
             raise ConfigurationError(
@@ -150,7 +166,9 @@ class CurvatureCallback(ScheduledCallback):
         if "gradient_noise" in self.quantities:
             examples = ExampleGradients(call, model, batch)
             examples.check()
-        return lambda: self._quantities(batch, examples)
+        if self.max_overhead is not None:
+            _check_mean(call, model)
+        return batch, lambda part: self._quantities(part, examples)
 
     def _quantities(self, batch, examples):
         """The logs: a dict of scalars."""
@@ -167,7 +185,7 @@ class CurvatureCallback(ScheduledCallback):
                 name = f"{self.matrix}_trace"
                 logs |= {name: trace.value, f"{name}_stderr": trace.stderr}
         if examples is not None:
-            logs["gradient_noise"] = examples.noise_scale(values)
+            logs["gradient_noise"] = examples.noise_scale(batch, values)
         return {f"{self.prefix}{name}": value for name, value in logs.items()}
 
     def _eigenvalues(self, A):
@@ -198,6 +216,16 @@ def _check_words(call, matrix, prefix):
     if not isinstance(prefix, str):
         raise ConfigurationError(
             f"{call}: `prefix` must be a text, which may be empty. Received: prefix={prefix!r}."
+        )
+
+
+def _check_mean(call, model):
+    losses = [keras.losses.get(loss) for loss in tf.nest.flatten(model.loss)]
+    if any(getattr(loss, "reduction", None) == "sum" for loss in losses):
+        raise ConfigurationError(
+            f"{call}: `max_overhead` must be None for a loss that is the sum over the examples, "
+            'which grows with their number. Received: a loss with reduction="sum". Use '
+            '"sum_over_batch_size".'
         )
 
 

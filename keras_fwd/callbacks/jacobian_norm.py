@@ -3,20 +3,20 @@
 import tensorflow as tf
 
 from keras_fwd import nest
-from keras_fwd.callbacks.schedule import ScheduledCallback, check_name
+from keras_fwd.callbacks.schedule import TracedCallback, check_name, shuffled
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import batches, norms
 
 
-class JacobianNormCallback(ScheduledCallback):
+class JacobianNormCallback(TracedCallback):
     """Logs the norm of ∂outputs/∂inputs per example, averaged over examples of `data`.
 
     The value goes into the logs of each epoch, where `History`, the progress bar, `CSVLogger`,
     `TensorBoard` and `EarlyStopping` find it. Callbacks that read it must stand *after* this one
     in the list; `History` and the progress bar of `fit` do. The same examples and the same random
-    vectors serve every time, so that changes come from the model alone. The model is called with
-    `training=False` and is not changed, nor is any global random state.
+    vectors serve every time, so that changes come from the model alone (but see `max_overhead`).
+    The model is called with `training=False` and is not changed, nor is any global random state.
 
     Args:
         data: The inputs, in a form that `fit` takes: array, list or dict of arrays, `(x, y)`,
@@ -36,11 +36,22 @@ class JacobianNormCallback(ScheduledCallback):
             the random vectors leave is then logged as `jacobian_norm_stderr`. Default 8.
         name: Name in the logs, default `"jacobian_norm"`. Its unit is that of the outputs per
             that of the inputs.
-        seed: Whole number ≥ 0 for the random vectors; default 0.
+        seed: Whole number ≥ 0 for the random vectors, and for the order; default 0.
+        max_overhead: None (default): all examples, every time. A number such as 0.1 keeps the time
+            of the measurements below that share of the time that training takes besides: the
+            examples are put into one random order, the first 32 or more of them are used, as many
+            as there is time for, and their number is logged as `jacobian_norm_examples`. Where
+            there is no time for any, values are logged as NaN and the number as 0. `fit` prints at
+            its end what the bound has changed, unless `verbose=0`.
+        log_dir: Directory into which the values are also written for TensorBoard, at each
+            measurement, by the number of the epoch (from 0, as Keras does) or of batches done;
+            default none. Not needed beside `keras.callbacks.TensorBoard`, which writes the
+            logs.
 
     Raises:
         ConfigurationError: At construction for a bad argument, empty data or values that are not
             finite; when training begins for a model without a floating-point input.
+        ImportError: `log_dir` is given and TensorBoard is not installed.
         StructureError, LeakError: When training begins, as `linearize`.
 
     Cost: Each time one forward pass over the examples, and about one more for each component or
@@ -67,8 +78,10 @@ class JacobianNormCallback(ScheduledCallback):
         num_probes=8,
         name="jacobian_norm",
         seed=0,
+        max_overhead=None,
+        log_dir=None,
     ):
-        super().__init__(frequency, "frequency")
+        super().__init__(frequency, "frequency", max_overhead, log_dir)
         call = type(self).__name__
         _check_words(call, norm, name)
         check_count(call, "max_examples", max_examples)
@@ -78,10 +91,12 @@ class JacobianNormCallback(ScheduledCallback):
         self.num_probes = num_probes
         self.name = name
         self.seed = seed
-        self._data = batches.first_examples(call, data, max_examples)
+        self.examples_name = f"{name}_examples"
+        data = batches.first_examples(call, data, max_examples)
+        self._data = data if max_overhead is None else shuffled(data, seed)
 
     def prepare(self):
-        """The function that measures the norm."""
+        """The inputs, and the function that measures the norm."""
         call = type(self).__name__
         x = batches.conform(call, self.model, self._data)
         if not any(nest.is_differentiable(leaf.dtype) for leaf in nest.flatten(x)):
@@ -90,7 +105,7 @@ class JacobianNormCallback(ScheduledCallback):
                 f"Received: {nest.describe(x)}. For a model of token numbers, watch the part "
                 "that follows the embedding."
             )
-        return lambda: self._norm_of(x)
+        return x, self._norm_of
 
     def _norm_of(self, x):
         """Mean over the examples and, where it is estimated, its standard error."""

@@ -29,10 +29,8 @@ class ExampleGradients:
         self._call = call
         self._model = model
         self._batch = batch
-        self._leaves = nest.flatten(batch)
-        self.count = int(self._leaves[0].shape[0])
-        self._share = 1.0  # of the batch's gradient, the mean of the examples'
-        if self.count < 2:
+        self._summed = False  # the loss of a batch is the sum of its examples', not the mean
+        if int(nest.flatten(batch)[0].shape[0]) < 2:
             raise ConfigurationError(
                 f'{call}: `data` must hold at least two examples for "gradient_noise": one alone '
                 "does not show how they differ. Received: one example."
@@ -43,7 +41,8 @@ class ExampleGradients:
         values = [tf.identity(variable.value) for variable in self._model.trainable_variables]
 
         def both():
-            return self._loss(self._batch)(values), self._of_each(lambda loss: loss(values))
+            losses = self._of_each(self._batch, lambda loss: loss(values))
+            return self._loss(self._batch)(values), losses
 
         # Not by a call, of which TensorFlow counts the traces, over all callbacks.
         whole, each = tf.function(both, autograph=False).get_concrete_function()()
@@ -51,40 +50,42 @@ class ExampleGradients:
         mean, size = float(tf.reduce_mean(each)), float(tf.reduce_mean(tf.abs(each)))
         if not abs(whole - mean) > TOLERANCE * size:  # not finite: nothing can be said
             return
-        if abs(whole / self.count - mean) > TOLERANCE * size:
+        if abs(whole / len(each) - mean) > TOLERANCE * size:
             raise ConfigurationError(
                 f'{self._call}: "gradient_noise" needs a loss that is the mean of the losses of '
                 "single examples. Received: one that is not, because it compares examples, leaves "
                 'masked steps out, or has reduction="mean_with_sample_weight". Leave it out of '
                 "`quantities`."
             )
-        self._share = 1 / self.count
+        self._summed = True
 
-    def noise_scale(self, values):
+    def noise_scale(self, batch, values):
         """`tr Σ / |g|²`, with both estimated without bias; infinite where `|g|²` is not positive.
 
         Args:
+            batch: Nest of tensors like that of the class, of at least two examples.
             values: List of the weights' values.
 
         Returns:
             Scalar, float64.
         """
-        loss, pull = double_gradient.pullback(self._loss(self._batch), values)
-        gradient = pull(tf.constant(self._share, loss.dtype))
+        count = tf.cast(tf.shape(nest.flatten(batch)[0])[0], tf.float64)
+        loss, pull = double_gradient.pullback(self._loss(batch), values)
+        gradient = pull(tf.cast(1 / count if self._summed else 1.0, loss.dtype))
         norm = tf.cast(nest.squared_norm(gradient), tf.float64)
-        spread = (self._mean_square(values) - norm) * self.count / (self.count - 1)
-        signal = norm - spread / self.count
+        spread = (self._mean_square(batch, values) - norm) * count / (count - 1)
+        signal = norm - spread / count
         infinite = tf.constant(float("inf"), tf.float64)
         return tf.where(signal <= 0, infinite, spread / signal)
 
-    def _mean_square(self, values):
+    def _mean_square(self, batch, values):
         def squared_norm(loss):
             value, pull = double_gradient.pullback(loss, values)
             return nest.squared_norm(pull(tf.ones_like(value)))
 
-        return tf.reduce_mean(tf.cast(self._of_each(squared_norm), tf.float64))
+        return tf.reduce_mean(tf.cast(self._of_each(batch, squared_norm), tf.float64))
 
-    def _of_each(self, function):
+    def _of_each(self, batch, function):
         """`function` of the loss of each example; `[examples]`.
 
         Not vectorized: with one more axis in front, TensorFlow's fused products on a CPU (2.21,
@@ -92,11 +93,12 @@ class ExampleGradients:
         """
 
         def of_one(leaves):
-            return function(self._loss(nest.pack(self._batch, [leaf[None] for leaf in leaves])))
+            return function(self._loss(nest.pack(batch, [leaf[None] for leaf in leaves])))
 
-        row = [tf.TensorSpec(leaf.shape[1:], leaf.dtype) for leaf in self._leaves]
+        leaves = nest.flatten(batch)
+        row = [tf.TensorSpec(leaf.shape[1:], leaf.dtype) for leaf in leaves]
         dtype = tf.function(of_one, autograph=False).get_concrete_function(row).output_dtypes
-        return tf.map_fn(of_one, self._leaves, fn_output_signature=dtype)
+        return tf.map_fn(of_one, leaves, fn_output_signature=dtype)
 
     def _loss(self, batch):
         """The loss of a batch as a function of the weights."""

@@ -10,11 +10,15 @@ from keras_fwd.sensitivity.moments import GroupSums, Moments, Reservoir
 GROUP_BYTES, SAMPLE_BYTES = 2**27, 2**26
 #: Examples of the sample, and groups of the bootstrap, where memory allows so many.
 SAMPLE, GROUPS = 2000, 250
+#: Groups of the jackknife, where there is no bootstrap.
+FEW_GROUPS = 25
 _SUMS = 6  # arrays of the size of the derivatives
 
 
-def group_count(rows, outputs, parts=1):
+def group_count(rows, outputs, parts=1, resamples=resampling.RESAMPLES):
     """How many groups of examples the bootstrap has: 250, or fewer for very many features."""
+    if not resamples:
+        return FEW_GROUPS
     return int(np.clip(GROUP_BYTES // (8 * _SUMS * rows * outputs * parts), 20, GROUPS))
 
 
@@ -26,16 +30,18 @@ class Accumulator:
         outputs: Number of outputs.
         groups: Number of groups of the bootstrap.
         seed: Of the sample and the bootstrap.
+        resamples: Of the bootstrap.
 
     Attributes:
         examples: How many were taken in.
     """
 
-    def __init__(self, is_switch, outputs, groups, seed):
+    def __init__(self, is_switch, outputs, groups, seed, resamples=resampling.RESAMPLES):
         self.is_switch = np.asarray(is_switch, bool)
-        self._seed = seed
         rows = len(self.is_switch)
         self._size = rows, outputs
+        self._seed = seed
+        self._resamples = min(resamples, resampling.resample_count(rows, outputs))
         size = int(np.clip(SAMPLE_BYTES // (8 * rows * outputs), 20, SAMPLE))
         self._sample = Reservoir(size, seed)
         self._groups = GroupSums(groups)
@@ -124,7 +130,7 @@ class Accumulator:
         for row, group in zip(inside, members, strict=True):
             row[list(group)] = 1.0
         found, pooled, together = [], [], [{}, {}, {}]
-        for part in resampling.chunks(*self._size, resampling.resample_count(*self._size)):
+        for part in resampling.chunks(*self._size, self._resamples):
             three = bootstrap.three(_rows_of(sums, part))
             three[0].update(self._spreads(part))
             three = [self._measures(sums, constants, part) for sums in three]
@@ -151,8 +157,7 @@ class Accumulator:
     def _bootstrap(self, confidence, seen):
         used = min(self._groups.groups, seen)
         sums = {k: a[:used] for k, a in self._groups.sums.items() if k != "positive"}
-        resamples = resampling.resample_count(*self._size)
-        return resampling.Bootstrap(used, self._seed, confidence, resamples), sums
+        return resampling.Bootstrap(used, self._seed, confidence, self._resamples), sums
 
     def _spreads(self, part):
         """The variances without loss of digits; sums of squares do for their errors."""

@@ -7,6 +7,7 @@ from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import poincare
 from keras_fwd.sensitivity.plan import Plan
+from keras_fwd.sensitivity.resampling import RESAMPLES
 from keras_fwd.sensitivity.run import Run
 from keras_fwd.sensitivity.slices import Slices
 from keras_fwd.sensitivity.stream import Stream
@@ -42,7 +43,8 @@ def sensitivity_report(
             data that never end, the first ones.
         progress: Whether a bar shows how far it got; default `"auto"`: on a terminal.
         **options: Those of `Analysis`: `features`, `outputs`, `by`, `discrete`, `one_hot`,
-            `groups`, `marginals`, `interactions`, `seed`, `confidence`, `batch_size`.
+            `groups`, `marginals`, `interactions`, `seed`, `confidence`, `batch_size`,
+            `resamples`.
 
     Returns:
         `SensitivityReport`. Examples with a value or derivative that is not finite are left out
@@ -95,6 +97,8 @@ class Analysis:
         seed: Of every random draw; default 0.
         confidence: Of the intervals; default 0.95.
         batch_size: Examples at a time, where `data` does not come in batches; default 256.
+        resamples: Of the bootstrap that makes the errors; default 1000. 0: from a jackknife over 25
+            groups of examples, rougher and much cheaper where there are many features.
     """
 
     def __init__(
@@ -114,6 +118,7 @@ class Analysis:
         seed=0,
         confidence=0.95,
         batch_size=256,
+        resamples=RESAMPLES,
     ):
         _check(call, model, batch_size, interactions, seed, confidence)
         poincare.check(call, marginals)
@@ -125,7 +130,8 @@ class Analysis:
         self.discrete, self.one_hot = _listed(call, "discrete", discrete) or [], one_hot or {}
         self.groups = {name: _listed(call, "groups", who) for name, who in (groups or {}).items()}
         self.interactions, self.seed, self.confidence = interactions, seed, confidence
-        self.batch_size = batch_size
+        check_count(call, "resamples", resamples, least=0)
+        self.batch_size, self.resamples = batch_size, resamples
         self._plan = self._plan_key = None
 
     def report(self, data, max_examples=None, progress=False):

@@ -71,7 +71,9 @@ def _on_method(run, report):
             "second derivatives are 0 at almost every example, though features do act together."
         )
     groups = run.analysis and run._places.groups
-    if groups < GROUPS:
+    if not run.analysis.resamples:
+        yield f"Errors are those of a jackknife over {groups} groups of examples: rough ones."
+    elif groups < GROUPS:
         yield (
             f"With so many features the examples were resampled in {groups} groups: intervals are "
             "less sure."

@@ -113,9 +113,10 @@ class Run:
             )
         self.members = plan.members(options.groups)
         self.is_switch = np.arange(len(features)) >= len(plan.names)
-        groups = group_count(len(features), outputs, 1 + len(labels))
+        parts = 1 + len(labels)
+        groups = group_count(len(features), outputs, parts, options.resamples)
         self._places = Places(groups, options.seed)
-        build = (self.is_switch, outputs, groups, options.seed)
+        build = (self.is_switch, outputs, groups, options.seed, options.resamples)
         self._all = Accumulator(*build)
         self._parts = {label: Accumulator(*build) for label in labels}
         if options.interactions:
