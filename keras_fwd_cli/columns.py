@@ -1,5 +1,6 @@
 """Which column of a table feeds which input of a model."""
 
+import collections
 import dataclasses
 import difflib
 import re
@@ -108,7 +109,7 @@ def check_names(names, choice, where):
     Raises:
         UsageError: It does not.
     """
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
         places = [str(i + 1) for i, name in enumerate(names) if name == twice[0]]
         raise UsageError(f"{where}: two columns are named {twice[0]!r}: {' and '.join(places)}.")
     for option, name in choice.options():

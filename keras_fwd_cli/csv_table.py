@@ -63,19 +63,21 @@ class CsvTable:
         self._convert(rows, lines, first, blocks, sinks)
 
     def _convert(self, rows, lines, first, blocks, sinks):
-        columns = list(zip(*rows, strict=True))
-        if not rows:
-            return
-        wrong = []  # the uppermost bad cell of each column
+        import numpy as np
+
+        wrong = []  # the uppermost bad cell of each block
         for block, sink in zip(blocks, sinks, strict=True):
-            values = []
-            for column in block.columns:
-                try:
-                    values.append(convert(columns[column], block.kind, block.dtype))
-                except BadCell as bad:
-                    wrong.append((bad.index, column, bad.why))
-            if not wrong:
-                sink.append(_upright(values, block))
+            wide = len(block.columns)
+            cells = [row[column] for row in rows for column in block.columns]
+            try:
+                values = convert(cells, block.kind, block.dtype)
+            except BadCell as bad:
+                wrong.append((bad.index // wide, block.columns[bad.index % wide], bad.why))
+                continue
+            with np.errstate(over="ignore"):  # beyond the range of the dtype: infinite
+                array = np.array(values, dtype=block.dtype)
+            if rows:
+                sink.append(array.reshape(len(rows), wide))
         if wrong:
             index, column, why = min(wrong)
             raise UsageError(
@@ -132,14 +134,6 @@ class CsvTable:
             return f"{self.where}: is a zip archive or a spreadsheet; save it as CSV UTF-8."
         byte = error.object[error.start]
         return f"{self.where}: line {self._line} or below: no UTF-8 text (byte {byte:#04x})."
-
-
-def _upright(columns, block):
-    """Lists of one column each as an array `[rows, columns]`; beyond the dtype is ±inf."""
-    import numpy as np
-
-    with np.errstate(over="ignore"):
-        return np.array(columns, dtype=block.dtype).T
 
 
 def _are_numbers(names):

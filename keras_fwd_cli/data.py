@@ -1,5 +1,6 @@
 """The data of a report, read from a file by its ending."""
 
+import contextlib
 import dataclasses
 import typing
 
@@ -68,8 +69,11 @@ def read_data(path, inputs, choice):
         table = TABLES[path.suffix.lower()](path)
         chosen = plan(table.names, inputs, choice, table.where)
         sinks = [GrowingArray(block.shape, block.dtype) for block in chosen.blocks]
-        table.read(chosen.blocks, sinks)
-        arrays = {b.key: s.finish() for b, s in zip(chosen.blocks, sinks, strict=True)}
+        with contextlib.ExitStack() as stack:
+            for sink in sinks:
+                stack.callback(sink.close)
+            table.read(chosen.blocks, sinks)
+            arrays = {b.key: s.finish() for b, s in zip(chosen.blocks, sinks, strict=True)}
         labels = arrays.pop("") if choice.by is not None else None
         features, ignored, what = chosen.features, chosen.ignored, "columns"
     if not len(next(iter(arrays.values()))):

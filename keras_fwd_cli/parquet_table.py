@@ -1,7 +1,7 @@
 """Reading a Parquet file piece by piece."""
 
 from keras_fwd_cli.failures import UsageError, one_line
-from keras_fwd_cli.inputs import FLOAT, INTEGER
+from keras_fwd_cli.inputs import FLOAT, INTEGER, TEXT
 
 CELLS_AT_ONCE = 1 << 20
 
@@ -32,7 +32,9 @@ class ParquetTable:
             self._file = parquet.ParquetFile(path)
         except Exception as error:  # pyarrow has errors of its own, and OSError for its own magic
             raise self._damaged(error) from error
-        self.names = [str(name) for name in self._file.schema_arrow.names]
+        names = [str(name) for name in self._file.schema_arrow.names]
+        # The row labels of a pandas data frame are no data.
+        self.names = [name for name in names if not name.startswith("__index_level_")]
         if not self.names:
             raise UsageError(f"{self.where}: has no columns.")
 
@@ -51,10 +53,11 @@ class ParquetTable:
         names = [self.names[i] for i in sorted({i for block in blocks for i in block.columns})]
         first = 1
         for batch in self._batches(names):
+            place = {name: i for i, name in enumerate(batch.schema.names)}
             for block, sink in zip(blocks, sinks, strict=True):
                 columns = [
-                    self._column(batch, self.names[i], block.kind, block.dtype, first)
-                    for i in block.columns
+                    self._column(batch.column(place[name]), name, block, first)
+                    for name in (self.names[i] for i in block.columns)
                 ]
                 if batch.num_rows:
                     sink.append(np.stack(columns, axis=1))
@@ -69,43 +72,43 @@ class ParquetTable:
         except Exception as error:
             raise self._damaged(error) from error
 
-    def _column(self, batch, name, kind, dtype, first):
+    def _column(self, column, name, block, first):
         import numpy as np
         import pyarrow as pa
 
-        column = batch.column(batch.schema.names.index(name))
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        number = pa.types.is_floating(column.type) or pa.types.is_integer(column.type)
-        number = number or pa.types.is_boolean(column.type) or pa.types.is_null(column.type)
-        number = number or pa.types.is_decimal(column.type)
-        if kind in (FLOAT, INTEGER):
-            if not number:
-                raise UsageError(f'{self.where}: column "{name}": {column.type} is no number.')
-            values = column.cast(pa.float64(), safe=False) if kind == FLOAT else column
-            if kind == INTEGER:
-                return self._integers(column, name, dtype, first)
-            return values.to_numpy(zero_copy_only=False)
-        if not (text or number):
-            raise UsageError(f'{self.where}: column "{name}": {column.type} is no text.')
+        if not (_is_number(column.type) or (block.kind == TEXT and text)):
+            kind = "text" if block.kind == TEXT else "number"
+            raise UsageError(f'{self.where}: column "{name}": {column.type} is no {kind}.')
+        if block.kind == FLOAT:
+            return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        if block.kind == INTEGER:
+            return self._integers(column.to_pylist(), name, block.dtype, first)
         cells = ["" if cell is None else str(cell) for cell in column.to_pylist()]
         return np.array(cells, dtype=object)
 
-    def _integers(self, column, name, dtype, first):
+    def _integers(self, cells, name, dtype, first):
         import numpy as np
 
         limits = np.iinfo(dtype)
-        for i, cell in enumerate(column.to_pylist()):
-            whole = cell is not None and float(cell).is_integer()
-            if not whole or not limits.min <= cell <= limits.max:
+        for i, cell in enumerate(cells):
+            if cell is None or cell % 1 != 0 or not limits.min <= cell <= limits.max:
                 shown = "an empty cell" if cell is None else cell
                 raise UsageError(
                     f'{self.where}: row {first + i}, column "{name}": {shown} is no {dtype}.'
                 )
-        return np.array([int(cell) for cell in column.to_pylist()], dtype=dtype)
+        return np.array([int(cell) for cell in cells], dtype=dtype)
 
     def _damaged(self, error):
         return UsageError(
             f"{self.where}: damaged, or no Parquet file: {one_line(error, 120).rstrip('.')}."
         )
+
+
+def _is_number(kind):
+    import pyarrow as pa
+
+    tests = ("is_floating", "is_integer", "is_boolean", "is_null", "is_decimal")
+    return any(getattr(pa.types, test)(kind) for test in tests)
