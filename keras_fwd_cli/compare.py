@@ -5,11 +5,12 @@ import json
 import pathlib
 
 from keras_fwd_cli import files, loading, voice
+from keras_fwd_cli.arguments import Names
 from keras_fwd_cli.failures import UsageError, one_line
 
 WRITERS = {
-    ".json": lambda comparison, path: comparison.to_json(path),
-    ".csv": lambda comparison, path: comparison.to_frame().to_csv(path),
+    ".json": lambda comparison, path: path.write_text(comparison.to_json(), encoding="utf-8"),
+    ".csv": lambda comparison, path: files.write_frame(comparison.to_frame(), path),
 }
 ENDING = """\
 examples:
@@ -32,7 +33,13 @@ def add(commands):
     compare.set_defaults(run=run)
     compare.add_argument("before", type=pathlib.Path, metavar="A", help="the first report, .json")
     compare.add_argument("after", type=pathlib.Path, metavar="B", help="the second report, .json")
-    compare.add_argument("--measure", metavar="M", help="which measure decides what has changed")
+    compare.add_argument(
+        "--measure",
+        action=Names,
+        metavar="M,…",
+        help="measures to compare; the first is shown, and decides with --check "
+        "(default: standardized_rms,mean,total_index_bound)",
+    )
     compare.add_argument(
         "-o",
         "--output",
@@ -40,9 +47,14 @@ def add(commands):
         metavar="FILE",
         help="write .json or .csv, by the ending (default: print a table)",
     )
-    compare.add_argument("--check", action="store_true", help="exit with 1 if anything changed")
+    compare.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with 1 if a sensitivity changed significantly, or a feature or output is in one "
+        "report only",
+    )
     compare.add_argument("--json", action="store_true", help="print JSON")
-    compare.add_argument("--quiet", action="store_true", help="print no table")
+    compare.add_argument("--quiet", action="store_true", help="do not say what was written")
 
 
 def run(options):
@@ -61,11 +73,17 @@ def run(options):
         files.write_aside(options.output, lambda path: write(comparison, path))
     if options.json:
         voice.say_json(json.loads(comparison.to_json()))
-    elif options.output is not None:
-        voice.say(f"wrote {options.output}")
-    elif not options.quiet:
+    elif options.output is None:
         voice.say(str(comparison))
-    return 1 if options.check and comparison.changed else 0
+    elif not options.quiet:
+        voice.say(f"wrote {options.output}")
+    return 1 if options.check and _differ(comparison) else 0
+
+
+def _differ(comparison):
+    shown = next(iter(comparison.changes.values()))
+    alone = [*comparison.only_before, *comparison.only_after]  # names of features, of outputs
+    return bool(shown.significant.any()) or any(map(len, alone))
 
 
 def _read(path):

@@ -1,5 +1,6 @@
 """`keras-fwd coverage`: what the conformance suite covers, written down."""
 
+import argparse
 import difflib
 import importlib.util
 import json
@@ -13,6 +14,12 @@ from keras_fwd_cli import files, voice
 from keras_fwd_cli.coverage_page import ORDER, page
 from keras_fwd_cli.failures import UsageError
 
+ENDING = """\
+examples:
+  keras-fwd coverage
+  keras-fwd coverage --check --jobs 8
+"""
+
 
 def add(commands):
     """Adds the command to the parser."""
@@ -20,12 +27,14 @@ def add(commands):
         "coverage",
         help="run the conformance suite and write what it covers",
         description=(
-            "Runs the conformance suite of a checkout (twenty minutes on two cores) and writes, "
-            "for each layer, loss and op, whether its derivatives are exact. Exit code 1: a test "
+            "Runs the conformance suite of a checkout (twenty minutes on two cores) and writes,\n"
+            "for each layer, loss and op, whether its derivatives are exact. Exit code 1: a test\n"
             "failed or, with --check, the file does not say what the suite says."
         ),
+        epilog=ENDING,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    coverage.set_defaults(run=_coverage)
+    coverage.set_defaults(run=run)
     coverage.add_argument(
         "--suite",
         type=pathlib.Path,
@@ -49,7 +58,8 @@ def add(commands):
     coverage.add_argument("--jobs", default="2", help="processes of the run (default: %(default)s)")
 
 
-def _coverage(options):
+def run(options):
+    """Runs the suite, or reads its results, and writes or checks the page; the exit code."""
     if not options.check:
         files.check_target(options.output, (options.output.suffix.lower(),))
     if options.results:

@@ -55,6 +55,11 @@ def write_aside(path, write):
         raise
 
 
+def write_frame(frame, path):
+    """Writes a pandas data frame as CSV, with its row labels where they have a name."""
+    frame.to_csv(path, index=any(name is not None for name in frame.index.names))
+
+
 def check_source(path, what):
     """Whether there is a file to read.
 

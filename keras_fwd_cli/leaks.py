@@ -23,8 +23,8 @@ def add(commands):
     leaks = commands.add_parser(
         "leaks",
         help="list where TensorFlow's derivatives of derivatives of a model break",
-        description="Lists the layers and ops of a model at which TensorFlow's own derivatives of "
-        "derivatives are missing, wrong or slow, and what to do.",
+        description="Lists the layers and ops of a model at which TensorFlow's own\n"
+        "derivatives of derivatives are missing, wrong or slow, and what to do.",
         epilog=ENDING,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -35,7 +35,7 @@ def read_npz(path, inputs, choice):
     labels = None if choice.by is None else loaded[choice.by].reshape(len(loaded[choice.by]), -1)
     if labels is not None and labels.shape[1] != 1:
         raise UsageError(f"{path}: --by {choice.by!r} must hold one value for each example.")
-    known = {*wanted, choice.target, *choice.ignore}
+    known = {*wanted, *TARGETS, choice.target, *choice.ignore}
     return arrays, labels, [name for name in headers if name not in known]
 
 

@@ -5,6 +5,7 @@ import json
 import pathlib
 
 from keras_fwd_cli import files, inputs, loading, voice
+from keras_fwd_cli.arguments import Names, natural
 from keras_fwd_cli.columns import Choice
 from keras_fwd_cli.data import SUFFIXES, check_data, read_data
 from keras_fwd_cli.failures import INTERRUPTED, UsageError, one_line
@@ -14,7 +15,7 @@ WRITERS = {
         path, **({"title": title} if title else {})
     ),
     ".json": lambda report, path, title: report.to_json(path),
-    ".csv": lambda report, path, title: report.to_frame().to_csv(path),
+    ".csv": lambda report, path, title: files.write_frame(report.to_frame(), path),
 }
 ENDING = """\
 examples:
@@ -67,63 +68,42 @@ def _add_columns(report):
     columns.add_argument("--target", metavar="COL", help="what the model predicts: no input")
     columns.add_argument(
         "--columns",
-        action=_Names,
+        action=Names,
         metavar="A,B,…",
         help="the columns that feed the model, in this order (default: all but the target)",
     )
-    columns.add_argument("--ignore", action=_Names, metavar="A,B,…", help="columns to leave out")
+    columns.add_argument("--ignore", action=Names, metavar="A,B,…", help="columns to leave out")
     columns.add_argument("--by", metavar="COL", help="a report for each value of this column too")
 
 
 def _add_what(report):
     what = report.add_argument_group("what is computed")
-    what.add_argument("--features", action=_Names, metavar="A,B,…", help="only these features")
-    what.add_argument("--outputs", action=_Names, metavar="A,B,…", help="only these outputs")
+    what.add_argument("--features", action=Names, metavar="A,B,…", help="only these features")
+    what.add_argument("--outputs", action=Names, metavar="A,B,…", help="only these outputs")
     what.add_argument(
         "--interactions",
-        type=_natural(0),
+        type=natural(0),
         default=0,
         metavar="N",
         help="the N strongest pairs of features too (default: none)",
     )
     what.add_argument(
-        "--max-examples", type=_natural(1), metavar="N", help="at most N examples, drawn at random"
+        "--max-examples", type=natural(1), metavar="N", help="at most N examples, drawn at random"
     )
     what.add_argument(
         "--batch-size",
-        type=_natural(1),
+        type=natural(1),
         default=256,
         metavar="N",
         help="examples at once (default: %(default)s)",
     )
     what.add_argument(
         "--seed",
-        type=_natural(0),
+        type=natural(0),
         default=0,
         metavar="N",
         help="of what is drawn at random (default: %(default)s)",
     )
-
-
-class _Names(argparse.Action):
-    """Names parted by commas, and the option may be repeated."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        names = [name.strip() for name in str(values).split(",")]
-        if not all(names):
-            parser.error(f"argument {option_string}: an empty name in {values!r}")
-        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), *names])
-
-
-def _natural(least):
-    """A type of argument: an integer of at least that."""
-
-    def parse(text):
-        if not text.strip().isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be an integer of at least {least}: {text!r}")
-        return int(text)
-
-    return parse
 
 
 def run(options):

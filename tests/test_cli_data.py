@@ -317,7 +317,7 @@ Y = np.array([1, 2])
 def test_the_array_of_the_only_input_is_found(tmp_path, named):
     data = read(tmp_path, npz(**named), name="data.npz")
     np.testing.assert_array_equal(data.arrays["input_layer"], np.float32(X))
-    assert data.features is None
+    assert data.features is None and bool(data.notes) == ("id" in named)
 
 
 def test_arrays_are_found_by_the_names_of_the_inputs(tmp_path):
