@@ -64,12 +64,14 @@ def check_source(path, what):
     """Whether there is a file to read.
 
     Raises:
-        UsageError: There is none, it is a folder, or there is no right to read it.
+        UsageError: There is none, it is a folder or a pipe, or there is no right to read it.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name {what}.")
     if not path.exists():
         raise UsageError(f"{path}: no such file.")
+    if not path.is_file():
+        raise UsageError(f"{path}: is no regular file; a pipe, say, can be read only once.")
     if not os.access(path, os.R_OK):
         raise UsageError(f"{path}: no right to read it.")
 

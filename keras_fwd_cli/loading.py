@@ -123,9 +123,10 @@ def _why(error):
             f"needs the {found[1]} {found[2]!r}, which neither Keras nor keras_fwd knows. Models "
             "with code of your own can be reported on in Python: keras_fwd.sensitivity_report."
         )
-    kind = type(error).__name__
-    text = re.sub(r"\s*Full (object )?config: .*|config=\{.*", "", text) or "no reason given"
-    return f"cannot be loaded: {kind}: {one_line(text, 200)}"
+    _, inner, text = text.rpartition("Exception encountered: ")  # Keras puts its own words around
+    text = re.sub(r"\s*Full (object )?config: .*|config=\{.*|\{\{.*?\}\} ?", "", text)
+    kind = "" if inner else f"{type(error).__name__}: "
+    return f"cannot be loaded: {kind}{one_line(text, 200) or 'no reason given'}"
 
 
 def add_unsafe(parser):

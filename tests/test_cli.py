@@ -55,6 +55,7 @@ def folder(tmp_path_factory):
     norm = keras.Sequential([keras.Input((3,)), keras.layers.LayerNormalization()])
     norm.save(folder / "norm.keras")
     (folder / "cars.csv").write_text(CARS)
+    os.mkfifo(folder / "pipe.csv")
     return folder
 
 
@@ -120,6 +121,7 @@ def test_version(capsys):
         (["report", "none.keras", "cars.csv"], "none.keras: no such file."),
         (["leaks", "cars.csv"], "cars.csv: must be a .keras file, as model.save("),
         (["leaks", "."], ".: is a folder; name a .keras file."),
+        (["report", "cars.keras", "pipe.csv"], "pipe.csv: is no regular file; a pipe"),
         (["completion", "cmd"], "invalid choice: 'cmd'"),
     ],
 )
@@ -324,6 +326,14 @@ def archive(**members):
     return buffer.getvalue()
 
 
+def with_units(path, units):
+    """A model whose dense layer has another number of units than its weights."""
+    with zipfile.ZipFile(path) as file:
+        members = {name.replace(".", "_", 1): file.read(name) for name in file.namelist()}
+    text = members["config_json"].decode().replace('"units": 1,', f'"units": {units},')
+    return archive(**(members | {"config_json": text}))
+
+
 def flipped(path):
     """A model's file with one byte of its weights changed."""
     contents = bytearray(path.read_bytes())
@@ -343,6 +353,11 @@ def flipped(path):
         (lambda path: archive(a="b"), "no Keras model: config.json is missing in it."),
         (lambda path: archive(config_json="{", metadata_json="{}"), "cannot be loaded: "),
         (lambda path: archive(config_json="[" * 9**5, metadata_json="{}"), "cannot be loaded: "),
+        (
+            lambda path: with_units(path, -3),
+            "cannot be loaded: Received an invalid value for `units`, expected a positive integer.",
+        ),
+        (lambda path: with_units(path, 10**30), "cannot be loaded: ValueError: Can't convert"),
         (
             lambda path: archive(
                 config_json=json.dumps(
@@ -404,6 +419,11 @@ def test_inputs_keep_the_structure_of_the_model():
     keyed = keras.Model({"b": b, "a": a}, out)
     assert {i.name for i in inputs.declared(keyed)} == {"a", "b"}
     assert inputs.pack(keyed, arrays)["a"] is arrays["a"]
+    assert [i.dtype for i in inputs.declared(keyed)] == ["float32", "int32"]
+    assert inputs.pack(keras.Model((a, b), out), arrays)[0] is arrays["a"]
+    assert type(inputs.pack(keras.Model((a, b), out), arrays)) is list  # a tuple means (x, y)
+    double = keras.Sequential([keras.Input((2,), dtype="float64"), keras.layers.Dense(1)])
+    assert inputs.declared(double)[0].dtype == "float64"
     alone = keras.Model(a, keras.layers.Dense(1)(a))
     assert inputs.pack(alone, arrays) is arrays["a"]
 
@@ -428,14 +448,17 @@ def test_every_shell_completes_commands_and_options(run, shell):
     assert "max-examples" in out and "compare" in out
 
 
-def test_bash_takes_the_completion(run, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "completed"), [("report --tar", "--target"), ("leaks no", "norm.keras")]
+)
+def test_bash_completes_options_and_files(run, tmp_path, words, completed):
     (tmp_path / "script").write_text(run("completion", "bash")[1])
     ask = (
-        f"source {tmp_path / 'script'}; COMP_WORDS=(keras-fwd report --tar); COMP_CWORD=2; "
+        f"source {tmp_path / 'script'}; COMP_WORDS=(keras-fwd {words}); COMP_CWORD=2; "
         "$(complete -p keras-fwd | grep -o '_shtab_[a-z_]*'); echo ${COMPREPLY[@]}"
     )
     done = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["--target"]
+    assert done.stdout.split() == [completed]
 
 
 def test_completion_without_its_library_says_what_to_install(run, monkeypatch):

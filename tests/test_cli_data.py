@@ -104,6 +104,12 @@ def test_what_is_wrong_with_a_table_has_its_place(tmp_path, text, message):
     assert message in said(tmp_path, text)
 
 
+def test_of_bad_cells_the_uppermost_is_named(tmp_path):
+    frame = pandas.DataFrame(MIXED_TABLE).astype(object)
+    frame.loc[1, "age"] = frame.loc[0, "pos[1]"] = "bad"
+    assert 'row 1 (line 2), column "pos[1]": "bad"' in said(tmp_path, frame.to_csv(), MIXED)
+
+
 def test_places_are_right_where_a_file_is_read_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_table, "CELLS_AT_ONCE", 6)
     good = "a,b,c\n" + "1,2,3\n" * 5
