@@ -72,7 +72,7 @@ def run(options):
         write = WRITERS[options.output.suffix.lower()]
         files.write_aside(options.output, lambda path: write(comparison, path))
     if options.json:
-        voice.say_json(json.loads(comparison.to_json()))
+        voice.say(comparison.to_json())
     elif options.output is None:
         voice.say(str(comparison))
     elif not options.quiet:

@@ -1,7 +1,6 @@
 """`keras-fwd report`: which inputs drive a model, from a file of data."""
 
 import argparse
-import json
 import pathlib
 
 from keras_fwd_cli import files, inputs, loading, voice
@@ -157,7 +156,7 @@ def _deliver(report, options):
         write = WRITERS[options.output.suffix.lower()]
         files.write_aside(options.output, lambda path: write(report, path, options.title))
     if options.json:
-        voice.say_json(json.loads(report.to_json()))
+        voice.say(report.to_json())
     elif options.output is None:
         voice.say(str(report))
     elif not options.quiet:

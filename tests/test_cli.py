@@ -428,6 +428,85 @@ def test_inputs_keep_the_structure_of_the_model():
     assert inputs.pack(alone, arrays) is arrays["a"]
 
 
+# Comparisons --------------------------------------------------------------------------------
+
+
+class Comparison:
+    """A made-up comparison of two reports, which are texts here."""
+
+    def __init__(self, before, after, measure=("standardized_rms",)):
+        self.measure, self.same = list(measure), before == after
+        self.changes = {
+            name: types.SimpleNamespace(significant=np.array([[not self.same]]))
+            for name in self.measure
+        }
+        self.only_before = ((), ("gone",) if "gone" in before else ())
+        self.only_after = ((), ())
+
+    def __str__(self):
+        return f"{self.measure}: {'same' if self.same else 'changed'}"
+
+    def to_json(self):
+        return json.dumps({"same": self.same})
+
+    def to_frame(self):
+        return pandas.DataFrame({"measure": self.measure})
+
+
+@pytest.fixture
+def reports(folder, monkeypatch):
+    class Texts(str):
+        def compare(self, other, **measure):
+            return Comparison(self, other, **measure)
+
+        @classmethod
+        def from_json(cls, text):
+            if text == "[]":
+                raise keras_fwd.ConfigurationError("from_json: no report. Received: []")
+            return cls(text)
+
+    monkeypatch.setattr(keras_fwd, "SensitivityReport", Texts)
+    for name, text in {"a": "1", "b": "2", "gone": '"gone"', "list": "[]"}.items():
+        (folder / f"{name}.json").write_text(text)
+    (folder / "cut.json").write_text('{\n  "a": ')
+    (folder / "deep.json").write_text("[" * 10**5)
+    (folder / "latin.json").write_bytes(b'"\xe9"')
+
+
+def test_a_comparison_is_printed_and_written(run, reports, tmp_path):
+    assert run("compare", "a.json", "b.json") == (0, "['standardized_rms']: changed\n", "")
+    assert run("compare", "a.json", "b.json", "--json")[1] == '{"same": false}\n'
+    assert run("compare", "a.json", "a.json", "--measure", "mean,rms")[1][:15] == "['mean', 'rms']"
+    for form, text in {"json": '{"same": false}', "csv": "measure\nstandardized_rms\n"}.items():
+        path = tmp_path / f"changes.{form}"
+        assert run("compare", "a.json", "b.json", "-o", path) == (0, f"wrote {path}\n", "")
+        assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("names", "code"), [("a a", 0), ("a b", 1), ("gone gone", 1)], ids=["same", "changed", "gone"]
+)
+def test_a_comparison_is_checked(run, reports, names, code):
+    paths = [f"{name}.json" for name in names.split()]
+    assert run("compare", *paths)[0] == 0
+    assert run("compare", *paths, "--check")[0] == code
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "none.json: no such file."),
+        ("cut", "cut.json: no JSON: line 2, column 8: Expecting value."),
+        ("deep", "deep.json: no report: nested too deeply."),
+        ("latin", "latin.json: no UTF-8 text, so no report in JSON."),
+        ("list", "list.json: from_json: no report. Received: []"),
+    ],
+)
+def test_what_is_no_report_is_one_line(run, reports, name, message):
+    code, out, err = run("compare", "a.json", f"{name}.json")
+    assert (code, out, err) == (2, "", f"keras-fwd: {message}\n")
+
+
 # Leaks, completion --------------------------------------------------------------------------
 
 
