@@ -115,7 +115,7 @@ def conform(call, model, x):
 
 def _inputs(call, data, batch_size, max_examples, whole):
     if isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
-        if max_examples is None and _is_endless(data):
+        if max_examples is None and is_endless(data):
             raise ConfigurationError(
                 f"{call}: `data` never ends, so `max_examples` must say when to stop. "
                 f"Received: an infinite {type(data).__name__} and max_examples=None."
@@ -131,7 +131,10 @@ def _inputs(call, data, batch_size, max_examples, whole):
         yield tf.nest.map_structure(lambda leaf, a=start, b=stop: leaf[a:b], x)
 
 
-def _is_endless(data):
+def is_endless(data):
+    """Whether a data set never ends."""
+    if not isinstance(data, tf.data.Dataset | keras.utils.PyDataset):
+        return False
     if isinstance(data, tf.data.Dataset):
         return data.cardinality() == tf.data.INFINITE_CARDINALITY
     return data.num_batches is None

@@ -1,99 +1,202 @@
 """A model's inputs and outputs as flat, named columns, and the derivatives between them."""
 
-import itertools
 import re
 
 import numpy as np
 import tensorflow as tf
 
 from keras_fwd import nest
-from keras_fwd.derivatives import jacobian
-from keras_fwd.errors import ConfigurationError
+from keras_fwd.double_gradient import jvp, linearize
+from keras_fwd.vectorized import RowMap
 
 _AUTOMATIC = re.compile(r"(input_layer|keras_tensor)(_\d+)?")  # names that Keras makes up
 
 
-class FlatJacobian:
-    """The derivatives of all outputs by all floating-point inputs, one matrix an example.
+class FlatModel:
+    """A model as a function between columns: the outputs and their derivatives.
 
-    Attributes:
-        output_names: One name for each column of the outputs; None before the first call.
-    """
-
-    def __init__(self, model):
-        self.output_names = None
-        self._model = model
-        self._compute = tf.function(self._columns, autograph=False, reduce_retracing=True)
-
-    def __call__(self, x):
-        """The columns of a batch.
-
-        Args:
-            x: Nest of tensors.
-
-        Returns:
-            `(features, derivatives)`, `[batch, features]` and `[batch, features, outputs]`, both
-            NumPy float64.
-
-        Raises:
-            StructureError, LeakError: As `keras_fwd.jacobian`.
-
-        Cost: As `keras_fwd.jacobian` with `per_example=True`.
-        """
-        features, derivatives = self._compute(x)
-        return features.numpy(), derivatives.numpy()
-
-    @tf.autograph.experimental.do_not_convert
-    def _call(self, x):
-        outputs = self._model(x, training=False)
-        self.output_names = _output_names(self._model, outputs)
-        return outputs
-
-    def _columns(self, x):
-        leaves = [leaf for leaf in nest.flatten(x) if nest.is_differentiable(leaf.dtype)]
-        blocks = nest.live(jacobian(self._call, x, per_example=True))  # inputs vary fastest
-        sizes = itertools.cycle(leaf.shape[1:].num_elements() for leaf in leaves)
-        blocks = [_flat(block, [-1, size]) for block, size in zip(blocks, sizes, strict=False)]
-        rows = [
-            tf.concat(blocks[start : start + len(leaves)], axis=2)
-            for start in range(0, len(blocks), len(leaves))
-        ]
-        derivatives = tf.transpose(tf.concat(rows, axis=1), [0, 2, 1])
-        return tf.concat([_flat(leaf, [-1]) for leaf in leaves], axis=1), derivatives
-
-
-def _flat(tensor, shape):
-    """`[batch, *shape]`, float64."""
-    return tf.cast(tf.reshape(tensor, [tf.shape(tensor)[0], *shape]), tf.float64)
-
-
-def input_columns(model, x):
-    """The names of a model's features, and of its inputs that have no derivative.
+    Traced once for each of its three methods, whatever the length of the batch.
 
     Args:
         model: Keras model or layer.
-        x: Nest of tensors.
+        x: Nest of tensors, one batch of its inputs.
+        features: Indices of the columns of floating-point inputs to differentiate by; None: all.
 
-    Returns:
-        `(features, others)`: `name[3]` for each component of a floating-point input, and the
-        names of the integer, boolean and text inputs.
-
-    Raises:
-        ConfigurationError: There is no floating-point input.
+    Attributes:
+        output_names: One name for each column of all outputs; None before the model has run.
+        chosen: Indices of the columns of the outputs that are used; None: all.
     """
-    features, others = [], []
-    for name, leaf in zip(input_stems(model, x), nest.flatten(x), strict=True):
-        if nest.is_differentiable(leaf.dtype):
-            features += components(name, leaf.shape[1:])
-        else:
-            others.append(name)
-    if not features:
-        raise ConfigurationError(
-            "sensitivity_report: `model` must have a floating-point input to differentiate by. "
-            f"Received: inputs {nest.describe(x)}. For a model of token numbers, report on the "
-            "part that follows the embedding."
+
+    def __init__(self, model, x, features=None):
+        self._model, self._features = model, features
+        self._spec = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype), x
         )
-    return features, others
+        self.output_names = self.chosen = None
+        self._traced = {}
+
+    def names_of_outputs(self):
+        """`output_names`, by a trace if need be."""
+        if self.output_names is None:
+            self._function("_outputs").get_concrete_function()
+        return self.output_names
+
+    def choose(self, outputs):
+        """Use only the columns of the outputs with these indices."""
+        self.chosen = outputs
+        self._traced = {}
+
+    def _function(self, name, *more):
+        if name not in self._traced:
+            self._traced[name] = tf.function(
+                getattr(self, name), input_signature=[self._spec, *more], autograph=False
+            )
+        return self._traced[name]
+
+    def _run(self, name, *arguments, more=()):
+        results = self._function(name, *more)(*arguments)
+        return tf.nest.map_structure(lambda t: t.numpy(), results)
+
+    def outputs(self, x):
+        """The chosen outputs of a batch, `[batch, outputs]`, NumPy float64."""
+        return self._run("_outputs", x)
+
+    def derivatives(self, x):
+        """The columns of a batch.
+
+        Returns:
+            `(features, outputs, derivatives)`: `[batch, features]`, `[batch, outputs]` and
+            `[batch, features, outputs]`, NumPy float64.
+
+        Raises:
+            StructureError, LeakError: As `linearize`.
+
+        Cost: A forward pass and the smaller of one pushforward a feature and one pullback an
+            output, all at once.
+        """
+        return self._run("_derivatives", x)
+
+    def second_columns(self, x, direction, rows):
+        """∂²y/∂xᵢ∂u along a direction u, by forward over forward.
+
+        Args:
+            x: Nest of tensors.
+            direction: `[all columns of floating-point inputs]`.
+            rows: Indices i of columns.
+
+        Returns:
+            `[batch, rows, outputs]`.
+        """
+        more = (tf.TensorSpec([None], tf.float64), tf.TensorSpec([None], tf.int32))
+        return self._run("_second", x, direction, rows, more=more)
+
+    def hessian_products(self, x, directions):
+        """H v for each example and output, with a v for each example: `[batch, features, outputs]`.
+
+        A pullback for each output of one pushforward.
+        """
+        more = (tf.TensorSpec([None, None], tf.float64),)
+        return self._run("_products", x, directions, more=more)
+
+    @tf.autograph.experimental.do_not_convert
+    def _flat_call(self, x):
+        """The chosen outputs as `[batch, outputs]`."""
+        outputs = self._model(x, training=False)
+        self.output_names = _output_names(self._model, outputs)
+        flat = _columns(outputs)
+        return flat if self.chosen is None else tf.gather(flat, self.chosen, axis=1)
+
+    def _outputs(self, x):
+        return tf.cast(self._flat_call(x), tf.float64)
+
+    def _derivatives(self, x):
+        outputs, J = linearize(self._flat_call, x)
+        features = _columns(x)
+        count, chosen = features.shape[1], self._features
+        wanted = count if chosen is None else len(chosen)
+        if wanted <= outputs.shape[1]:
+            every = tf.range(count) if chosen is None else chosen
+            derivatives = tf.transpose(_pushforwards(J.mv, x, features, every), [1, 0, 2])
+        else:
+            rows = _pullbacks(J.T.mv, outputs)
+            derivatives = tf.transpose(rows, [1, 2, 0])
+            if chosen is not None:
+                derivatives = tf.gather(derivatives, chosen, axis=1)
+        if chosen is not None:
+            features = tf.gather(features, chosen, axis=1)
+        return tuple(tf.cast(t, tf.float64) for t in (features, outputs, derivatives))
+
+    def _second(self, x, direction, rows):
+        def columns(x):
+            _, J = linearize(self._flat_call, x)
+            return _pushforwards(J.mv, x, _columns(x), rows)
+
+        spread = tf.broadcast_to(direction, tf.shape(_columns(x)))
+        _, tangents = jvp(columns, x, _as_inputs(spread, x))
+        return tf.cast(tf.transpose(tangents, [1, 0, 2]), tf.float64)
+
+    def _products(self, x, directions):
+        def along(x):
+            return jvp(self._flat_call, x, _as_inputs(directions, x))[1]
+
+        values, J = linearize(along, x)
+        products = tf.transpose(_pullbacks(J.T.mv, values), [1, 2, 0])
+        if self._features is not None:
+            products = tf.gather(products, self._features, axis=1)
+        return tf.cast(products, tf.float64)
+
+
+def _columns(x):
+    """The floating-point leaves of a nest as `[batch, columns]`, of the widest dtype."""
+    leaves = [leaf for leaf in nest.flatten(x) if nest.is_differentiable(leaf.dtype)]
+    dtype = nest.accumulator_dtype(leaves)
+    flat = [
+        tf.cast(tf.reshape(leaf, [tf.shape(leaf)[0], leaf.shape[1:].num_elements()]), dtype)
+        for leaf in leaves
+    ]
+    return flat[0] if len(flat) == 1 else tf.concat(flat, axis=1)
+
+
+def _as_inputs(columns, x):
+    """Tangents of the inputs from their columns; `None` at leaves without."""
+    space = nest.spec(x)
+    sizes = [leaf.shape[1:].num_elements() for leaf in nest.live(space)]
+    pieces = iter(tf.split(columns, sizes, axis=1))
+    return tf.nest.map_structure(
+        lambda leaf: tf.cast(tf.reshape(next(pieces), tf.shape(leaf)), leaf.dtype)
+        if nest.is_differentiable(leaf.dtype)
+        else None,
+        x,
+    )
+
+
+def _pushforwards(mv, x, features, chosen):
+    """J eᵢ of every example, for the chosen columns i: `[chosen, batch, outputs]`."""
+    batch, count = tf.shape(features)[0], features.shape[1]
+    chosen = tf.convert_to_tensor(chosen, tf.int32)
+
+    def column(unit):
+        return mv(_as_inputs(tf.broadcast_to(unit, [batch, count]), x))
+
+    columns = RowMap(column, tf.TensorSpec([count], features.dtype))
+    number = chosen.shape[0] if chosen.shape[0] is not None else tf.shape(chosen)[0]
+
+    def units(i):
+        place = tf.gather(chosen, tf.minimum(i, tf.shape(chosen)[0] - 1))
+        return tf.one_hot(place, count, dtype=features.dtype)
+
+    return columns.in_chunks(units, number)
+
+
+def _pullbacks(mv, outputs):
+    """Jᵀ eₒ of every example, for every output o: `[outputs, batch, columns]`."""
+    count = outputs.shape[1]
+
+    def row(unit):
+        return _columns(nest.live(mv(tf.broadcast_to(unit, tf.shape(outputs)))))
+
+    rows = RowMap(row, tf.TensorSpec([count], outputs.dtype))
+    return rows.in_chunks(lambda i: tf.one_hot(i, count, dtype=outputs.dtype), count)
 
 
 def input_stems(model, x):
@@ -126,6 +229,6 @@ def _output_names(model, outputs):
 
 def components(stem, shape):
     """One name for each entry of a tensor of that shape (without the batch)."""
-    if shape.num_elements() == 1:
+    if tf.TensorShape(shape).num_elements() == 1:
         return [stem]
     return [f"{stem}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]

@@ -1,156 +1,129 @@
-"""What "sensitivity" means here: statistics of ∂y/∂x over a data set, defined once.
+"""What "sensitivity" means here: statistics of d = ∂y/∂x over a data set, defined once.
 
-With d = ∂y/∂x at one example, for one feature x and one output y, over n examples:
+For one feature x and one output y, with means E, standard deviations σ over the examples:
 
 | measure | formula | reads as |
 |---|---|---|
-| mean | Σ d / n | the average effect; effects of opposite sign cancel |
-| mean_abs | Σ abs(d) / n | the average strength, whatever the sign |
-| rms | √(Σ d² / n) | the strength, with large effects counting more |
+| mean | E[d] | the average effect; effects of opposite sign cancel |
+| mean_abs | E[abs(d)] | the average strength, whatever the sign |
+| rms | √E[d²] | the strength, with large effects counting more |
+| positive | P[d > 0] | how often a larger x means a larger y |
+| q05 … q95 | quantiles of d | how the effect differs between examples |
+| standardized_mean, _mean_abs, _rms | the first three · σ(x) / σ(y) | without units; features compare |
+| elasticity | E[d · x / y] | percent of y for a percent of x; examples with y = 0 left out |
+| dgsm | E[d²] | derivative-based global sensitivity measure ν |
+| total_index_bound | C(x) · E[d²] / σ²(y) | bounds x's total Sobol index, if features are independent |
 
-Their unit is that of y per unit of x. The *standardized* ones are multiplied by the standard
-deviation of x over the same examples: the unit is that of y, per standard deviation of x, and
-features of different units can be compared.
+`C(x)` is the Poincaré constant of the feature's distribution (`poincare.py`).
+
+A *switch* is a discrete feature that moves from one value to another. Its d is the exact difference
+of the outputs, y(x with the value b) − y(x with the value a), and no derivative; σ(x) is that of
+the indicator of b; elasticity is not defined; and `total_index_bound` is the total index itself,
+E[Σᵥ p(v) (y(x with v) − y)²] / (2 σ²(y)), by Jansen's formula over the feature's own frequencies.
+
+References:
+    Sobol and Kucherenko, Derivative based global sensitivity measures and their link with global
+    sensitivity indices, Mathematics and Computers in Simulation 79 (2009); Lamboni, Iooss, Popelin
+    and Gamboa, Derivative-based global sensitivity measures: general links with Sobol' indices and
+    numerical tests, same journal 87 (2013); Jansen, Computer Physics Communications 117 (1999).
 """
-
-import dataclasses
 
 import numpy as np
 
+SIGNED = ("mean", "mean_abs", "rms")
+QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
+STANDARDIZED = ("standardized_mean", "standardized_mean_abs", "standardized_rms")
+#: Every measure, in the order of tables.
+MEASURES = (
+    *SIGNED,
+    "positive",
+    *QUANTILES,
+    *STANDARDIZED,
+    "elasticity",
+    "dgsm",
+    "total_index_bound",
+)
+#: Those that compare between outputs, and so may be averaged over them.
+POOLED = ("positive", *STANDARDIZED, "total_index_bound")
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Measures:
-    """The three measures and their standard errors, each `[features, outputs]`, float64.
 
-    The standard errors say how far a figure may lie from that of infinitely many examples drawn
-    alike: σ(d)/√n for the mean, σ(abs(d))/√n for the mean absolute, and, by the delta method,
-    σ(d²)/√n / (2·rms) for the root mean square, with σ the sample standard deviation. They are
-    NaN for a single example.
+def of_sums(sums, constants, is_switch):
+    """The measures that are functions of sums over examples.
 
-    Attributes:
-        mean: Mean of ∂y/∂x.
-        mean_abs: Mean of its absolute value.
-        rms: Root of the mean of its square.
-        mean_stderr: Standard error of `mean`.
-        mean_abs_stderr: Standard error of `mean_abs`.
-        rms_stderr: Standard error of `rms`.
+    Args:
+        sums: Dict of arrays with any leading axes: `"count"` `[…, 1, 1]`, `"d"`, `"abs"`, `"square"`,
+            `"elastic"`, `"index"` `[…, features, outputs]`, `"nonzero"` `[…, 1, outputs]`, and the
+            variances `"var_x"` `[…, features, 1]`, `"var_y"` `[…, 1, outputs]`.
+        constants: Poincaré constants, `[features, 1]`.
+        is_switch: `[features, 1]`.
+
+    Returns:
+        Dict of arrays `[…, features, outputs]`.
     """
+    count = sums["count"]
+    mean, mean_abs, dgsm = (sums[name] / count for name in ("d", "abs", "square"))
+    rms = np.sqrt(dgsm)
+    ratio = _quotient(np.sqrt(sums["var_x"]), np.sqrt(sums["var_y"]))
+    elasticity = _quotient(sums["elastic"], sums["nonzero"] + np.zeros_like(mean))
+    bound = _quotient(constants * dgsm, sums["var_y"])
+    if "index" in sums:
+        bound = np.where(is_switch, _quotient(sums["index"] / count, sums["var_y"]), bound)
+    return {
+        "mean": mean,
+        "mean_abs": mean_abs,
+        "rms": rms,
+        "standardized_mean": ratio * mean,
+        "standardized_mean_abs": ratio * mean_abs,
+        "standardized_rms": ratio * rms,
+        "elasticity": np.where(is_switch, np.nan, elasticity),
+        "dgsm": dgsm,
+        "total_index_bound": bound,
+    }
 
-    mean: np.ndarray
-    mean_abs: np.ndarray
-    rms: np.ndarray
-    mean_stderr: np.ndarray
-    mean_abs_stderr: np.ndarray
-    rms_stderr: np.ndarray
 
-    def scaled(self, factor):
-        """The measures of `factor · ∂y/∂x`, for a factor ≥ 0 that is taken as known exactly."""
-        names = [field.name for field in dataclasses.fields(Measures)]
-        return Measures(**{name: factor * getattr(self, name) for name in names})
+def pooled(measures):
+    """The measures in `POOLED`, averaged over the outputs: rms as a root mean square."""
+    return {
+        name: np.sqrt(np.mean(np.square(values), axis=-1, keepdims=True))
+        if name == "standardized_rms"
+        else np.mean(values, axis=-1, keepdims=True)
+        for name, values in measures.items()
+        if name in POOLED
+    }
 
 
-class Moments:
-    """Mean and variance of arrays that arrive in batches, in float64.
+def add_groups(totals, found, inside, counted):
+    """Add some features' share of the strengths of their groups to `totals`.
 
-    Each batch is centered and merged (Chan, Golub and LeVeque's pairwise update), all relative to
-    the first value seen: a constant has a variance of exactly 0, and a large mean does not eat
-    the digits of a small spread.
-
-    Example:
-
-    >>> moments = Moments()
-    >>> moments.update(np.array([[1.0], [2.0]]))
-    >>> moments.update(np.array([[6.0]]))
-    >>> moments.mean, moments.variance, moments.stderr.round(4)
-    (array([3.]), array([4.66666667]), array([1.5275]))
+    Args:
+        totals: Dict, `[…, groups, outputs]` each.
+        found: Measures of these features.
+        inside: 1 where a feature belongs to a group, `[groups, features]`.
+        counted: Which features count in the sum of total indices: of the switches of one discrete
+            feature, which all carry its index, only one.
     """
-
-    def __init__(self):
-        self.count = 0
-        self._origin = self._mean = self._scatter = np.zeros(())
-
-    def update(self, values):
-        """Take in a batch, `[examples, …]`, which may be empty."""
-        if not len(values):
-            return
-        if not self.count:
-            self._origin = np.array(values[0], np.float64)
-        values = values - self._origin
-        mean = values.mean(axis=0)
-        total = self.count + len(values)
-        shift = mean - self._mean
-        self._scatter = self._scatter + np.square(values - mean).sum(axis=0)
-        self._scatter = self._scatter + shift**2 * (self.count * len(values) / total)
-        self._mean = self._mean + shift * (len(values) / total)
-        self.count = total
-
-    @property
-    def mean(self):
-        """Mean over all examples."""
-        return self._origin + self._mean
-
-    @property
-    def variance(self):
-        """Mean squared distance from the mean (divided by n, as `np.var` does)."""
-        return self._scatter / self.count
-
-    @property
-    def stderr(self):
-        """Standard error of the mean, √(scatter / (n (n − 1))); NaN for one example."""
-        if self.count < 2:
-            return np.full_like(self._scatter, np.nan)
-        return np.sqrt(self._scatter / (self.count * (self.count - 1)))
+    squares = np.square(found["standardized_rms"])
+    shares = {
+        "standardized_rms": inside @ squares,
+        "total_index_bound": (inside * counted) @ np.nan_to_num(found["total_index_bound"]),
+    }
+    for name, share in shares.items():
+        totals[name] = totals.get(name, 0.0) + share
 
 
-class Accumulator:
-    """Measures of derivatives that arrive batch by batch; the memory does not grow with the data.
+def of_groups(totals):
+    """Measures of groups of features, `[…, groups, outputs]`.
 
-    Attributes:
-        examples: How many were taken in.
-        left_out: How many were not, because an input or a derivative was not finite.
+    Root of the sum of squared standardized rms: the typical size of a gradient by all of them; and
+    the sum of the bounds, which bounds the total index of the group (independent features).
     """
+    return {**totals, "standardized_rms": np.sqrt(totals["standardized_rms"])}
 
-    def __init__(self):
-        self.left_out = 0
-        self._signed, self._absolute, self._squared = Moments(), Moments(), Moments()
-        self._features = Moments()
 
-    @property
-    def examples(self):
-        """How many examples were taken in."""
-        return self._signed.count
-
-    def update(self, features, derivatives):
-        """Take in a batch.
-
-        Args:
-            features: `[examples, features]`.
-            derivatives: ∂y/∂x, `[examples, features, outputs]`.
-        """
-        features = np.asarray(features, np.float64)
-        derivatives = np.asarray(derivatives, np.float64)
-        finite = np.isfinite(features).all(axis=1) & np.isfinite(derivatives).all(axis=(1, 2))
-        self.left_out += int((~finite).sum())
-        features, derivatives = features[finite], derivatives[finite]
-        self._features.update(features)
-        self._signed.update(derivatives)
-        self._absolute.update(np.abs(derivatives))
-        self._squared.update(np.square(derivatives))
-
-    @property
-    def feature_std(self):
-        """Standard deviation of each feature (divided by n), `[features]`."""
-        return np.sqrt(self._features.variance)
-
-    def measures(self):
-        """The `Measures` so far."""
-        rms = np.sqrt(self._squared.mean)
-        spread = self._squared.stderr
-        return Measures(
-            mean=self._signed.mean,
-            mean_abs=self._absolute.mean,
-            rms=rms,
-            mean_stderr=self._signed.stderr,
-            mean_abs_stderr=self._absolute.stderr,
-            rms_stderr=np.divide(spread, 2 * rms, out=0 * spread, where=rms > 0),
-        )
+def _quotient(numerator, denominator):
+    """The quotient; 0 / 0 is 0 (what is constant has no effect), others by 0 are NaN."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = numerator / denominator
+    quotient = np.where(denominator == 0, np.nan, quotient)
+    return np.where((denominator == 0) & (numerator == 0), 0.0, quotient)

@@ -1,9 +1,14 @@
 """`SensitivityReport`: what a report holds and what can be made of it."""
 
 import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from keras_fwd.errors import ConfigurationError
+from keras_fwd.sensitivity import comparison, html_page, measures, plots, presentation, serial
 from keras_fwd.sensitivity.estimates import (
     Estimate,
     Evolution,
@@ -16,7 +21,37 @@ from keras_fwd.sensitivity.estimates import (
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SensitivityReport:
-    """Statistics of ∂output/∂feature over a data set."""
+    """Statistics of ∂output/∂feature over a data set, with their errors.
+
+    `print(report)` shows a table with the strongest features first. `report.mean`, `report.rms` and
+    so on are the values of the measures, `[features, outputs]`, float64; `report.measures[name]` has
+    their standard errors and confidence intervals too. `keras_fwd.sensitivity.measures` defines
+    all of them.
+
+    Attributes:
+        feature_names: One name for each feature: a component of a floating-point input, or a
+            switch `name: a → b` of a discrete input.
+        output_names: One name for each output.
+        kinds: For each feature `"derivative"` or `"switch"`.
+        feature_mean: Mean of each feature, `[features]`; of a switch, the share of its value.
+        feature_std: Standard deviation of each feature (divided by n).
+        output_std: The same of each output, `[outputs]`.
+        examples: Number of examples used.
+        left_out: Number of examples not used: an input or a derivative was not finite.
+        notes: What else to know, one sentence each.
+        confidence: Of the intervals.
+        measures: Dict of `Estimate`s `[features, outputs]` by the names of the measures.
+        pooled: The same over all outputs, `[features, 1]`, of measures without units.
+        groups: `Groups` of features, or None.
+        interactions: The strongest pairs of features (`Interactions`), or None.
+        sample: Derivatives of a random sample of the examples.
+        inputs: Where the features of whole inputs stand, for maps and profiles.
+        slices: Dict of reports on parts of the examples.
+        evolution: How measures changed during training (`Evolution`), or None.
+        about: Texts on the model, its leaks and the versions that made the report.
+        interrupted: Whether the analysis was stopped before its end.
+        source: What it was made from, or None; not kept in JSON.
+    """
 
     feature_names: tuple[str, ...]
     output_names: tuple[str, ...]
@@ -36,4 +71,168 @@ class SensitivityReport:
     inputs: tuple[InputShape, ...]
     slices: "dict[str, SensitivityReport]"
     evolution: Evolution | None = None
-    about: dict[str, str]
+    about: Mapping[str, str]
+    interrupted: bool = False
+    source: Any = None
+
+    def __getattr__(self, name):
+        if name in measures.MEASURES:
+            return self.measures[name].value
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    def __dir__(self):
+        return [*super().__dir__(), *measures.MEASURES]
+
+    def ranking(self):
+        """The features by falling pooled standardized rms: their indices; NaN stands last."""
+        strength = self.pooled["standardized_rms"].value[:, 0]
+        return [int(i) for i in np.argsort(-strength, kind="stable")]
+
+    def to_frame(self):
+        """The report as a pandas DataFrame, one row for each feature and output.
+
+        Returns:
+            DataFrame with `feature`, `output`, `kind`, each measure with `_stderr`, `_low` and
+            `_high`, and `feature_std`; features in their own order.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError(
+                "SensitivityReport.to_frame needs pandas: run `pip install 'keras-fwd[report]'`."
+            ) from None
+        features, outputs = len(self.feature_names), len(self.output_names)
+        frame = {
+            "feature": np.repeat(np.array(self.feature_names, object), outputs),
+            "output": np.tile(np.array(self.output_names, object), features),
+            "kind": np.repeat(np.array(self.kinds, object), outputs),
+        }
+        for name, estimate in self.measures.items():
+            frame[name] = estimate.value.ravel()
+            for error in ("stderr", "low", "high"):
+                frame[f"{name}_{error}"] = getattr(estimate, error).ravel()
+        return pd.DataFrame({**frame, "feature_std": np.repeat(self.feature_std, outputs)})
+
+    def to_dict(self):
+        """The report as a dict of lists, numbers and texts, as it stands in JSON."""
+        return serial.to_dict(self)
+
+    def to_json(self, path=None):
+        """The report as JSON, in a format that carries its version.
+
+        Args:
+            path: A file to write it to as well; default None, none.
+
+        Returns:
+            The JSON text.
+
+        Raises:
+            ConfigurationError: `path` cannot be written.
+        """
+        text = serial.to_json(self)
+        if path is not None:
+            write("SensitivityReport.to_json", path, text)
+        return text
+
+    @staticmethod
+    def from_json(text_or_path):
+        """The report that `to_json` wrote.
+
+        Args:
+            text_or_path: The JSON text, or the path of a file with it.
+
+        Raises:
+            ConfigurationError: It cannot be read, or is no such report.
+        """
+        if isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{"):
+            return serial.from_json(text_or_path)
+        return serial.read(text_or_path)
+
+    def to_html(self, path, title="Sensitivity report"):
+        """Write the report as one self-contained HTML file.
+
+        Args:
+            path: Where to; a file there is replaced, at once and only when all is written.
+            title: Heading of the page.
+
+        Returns:
+            The path as a `pathlib.Path`.
+
+        Raises:
+            ImportError: Jinja2 is not installed.
+            ConfigurationError: `path` cannot be written.
+        """
+        return write("SensitivityReport.to_html", path, html_page.html_page(self, title))
+
+    def plot(self, kind="bar", output=None, measure="standardized_rms", top=20):
+        """A figure of the report.
+
+        Args:
+            kind: `"bar"`, the strongest features with their intervals; `"beeswarm"`, the effect at
+                single examples; `"heatmap"`, features by outputs, or maps of image inputs;
+                `"interactions"`, the strongest pairs; `"evolution"`, measures during training.
+            output: Name of an output; default None, all of them.
+            measure: Which measure; default `"standardized_rms"`.
+            top: How many features are drawn at most; default 20.
+
+        Returns:
+            `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            ConfigurationError: A name that is none, or a kind that the report holds nothing for.
+        """
+        return plots.plot(self, kind, output, measure, top)
+
+    def compare(self, other, measure="standardized_rms"):
+        """What changed from this report to another one, and whether that is more than chance.
+
+        Args:
+            other: `SensitivityReport` of the same features and outputs.
+            measure: Which measure; default `"standardized_rms"`.
+
+        Returns:
+            `keras_fwd.sensitivity.comparison.SensitivityComparison`.
+        """
+        return comparison.compare(self, other, measure=measure)
+
+    def replicates(self, name):
+        """A measure of every resample, `[resamples, features, outputs]`; None if not kept."""
+        return None if self.source is None else self.source.replicates(name)
+
+    @property
+    def resampling_key(self):
+        """Equal for reports on the same examples with the same draws; None if not known."""
+        return None if self.source is None else self.source.key
+
+    def _repr_html_(self):
+        return html_page.fragment(self)
+
+    def __str__(self):
+        return presentation.text_table(self)
+
+    def __repr__(self):
+        return f"<SensitivityReport: {presentation.headline(self)}>"
+
+
+def write(call, path, text):
+    """Write a text aside, then put it in place at once; returns the path.
+
+    Raises:
+        ConfigurationError: `path` cannot be written.
+    """
+    path = pathlib.Path(path)
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise ConfigurationError(
+            f"{call}: `path` must be a file that can be written, in a folder that exists. "
+            f"Received: path={str(path)!r} ({error.strerror})."
+        ) from error
+    return path
