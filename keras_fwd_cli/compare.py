@@ -38,7 +38,7 @@ def add(commands):
         action=Names,
         metavar="M,…",
         help="measures to compare; the first is shown, and decides with --check "
-        "(default: standardized_rms,mean,total_index_bound)",
+        "(default: standardized_rms)",
     )
     compare.add_argument(
         "-o",
@@ -91,7 +91,8 @@ def _read(path):
     files.check_source(path, "a report, as `keras-fwd report -o FILE.json` writes it")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        json.loads(text)
+        if not isinstance(json.loads(text), dict):
+            raise UsageError(f"{path}: no report: the JSON is no object.")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: no UTF-8 text, so no report in JSON.") from error
     except json.JSONDecodeError as error:

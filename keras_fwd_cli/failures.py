@@ -24,7 +24,10 @@ def reason(error):
         return (
             "out of memory: use fewer examples (--max-examples) or smaller batches (--batch-size)."
         )
-    if isinstance(error, (ImportError, *_known("keras_fwd.errors", "KerasFwdError"))):
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("keras_fwd"):
+        return f"{error}: run `pip install 'keras-fwd[report]'`."
+    worded = isinstance(error, ImportError) and error.name is None  # by us, not by Python
+    if worded or isinstance(error, _known("keras_fwd.errors", "KerasFwdError")):
         return one_line(error)
     if isinstance(error, _known("tensorflow", "errors", "OpError")):
         return f"the model cannot be run on these data: {one_line(error.message)}"

@@ -1,6 +1,7 @@
 """`keras-fwd report`: which inputs drive a model, from a file of data."""
 
 import argparse
+import dataclasses
 import pathlib
 
 from keras_fwd_cli import files, inputs, loading, voice
@@ -129,18 +130,14 @@ def run(options):
 
 def _report(model, data, options):
     arrays = inputs.pack(model, data.arrays)
-    by = None
-    if data.labels is not None:
-        by = options.by
-        arrays = {**(arrays if isinstance(arrays, dict) else data.arrays), by: data.labels}
     try:
-        return loading.load_package().sensitivity_report(
+        report = loading.load_package().sensitivity_report(
             model,
-            arrays,
+            arrays if data.labels is None else (arrays, data.labels),
             feature_names=data.features,
             features=options.features,
             outputs=options.outputs,
-            by=by,
+            by=None if data.labels is None else "target",
             interactions=options.interactions,
             max_examples=options.max_examples,
             seed=options.seed,
@@ -149,6 +146,13 @@ def _report(model, data, options):
         )
     except ValueError as error:  # ours, or from the model's own layers
         raise UsageError(one_line(error)) from error
+    return report if data.labels is None else _renamed(report, options.by)
+
+
+def _renamed(report, by):
+    """With slices of the column's name: the labels came as targets, and are called so."""
+    slices = {label.replace("target", by, 1): part for label, part in report.slices.items()}
+    return dataclasses.replace(report, slices=slices)
 
 
 def _deliver(report, options):

@@ -1,5 +1,6 @@
 """The `keras-fwd` command: exit codes, one line for what is wrong, and files whole or not there."""
 
+import dataclasses
 import io
 import json
 import os
@@ -24,14 +25,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARS = "weight,year,power,mpg\n" + "".join(f"{3000 + i},{70 + i},{90 - i},20\n" for i in range(6))
 
 
+@dataclasses.dataclass
 class Report:
     """A made-up report, which knows only what the command asks of one."""
 
-    interrupted = False
-    examples = 6
-
-    def __init__(self, **fields):
-        vars(self).update(fields)
+    interrupted: bool = False
+    examples: int = 6
+    slices: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         return "the table"
@@ -215,9 +215,9 @@ def test_columns_that_nothing_reads_are_a_note(run, calls, folder):
         "note": said
     }
     assert run("report", "two.keras", "two.csv", "--quiet", "--by", "sex")[2] == ""
-    _, data, options = calls.asked[0]
-    assert options["by"] == "sex" and data["sex"].tolist() == ["m", "f"]
-    assert data["age"].tolist() == [[2], [5]] and data["year"].tolist() == [[1], [4]]
+    _, ((age, year), sex), options = calls.asked[0]
+    assert options["by"] == "target" and sex.tolist() == ["m", "f"]
+    assert age.tolist() == [[2], [5]] and year.tolist() == [[1], [4]]
 
 
 def test_an_interrupted_report_is_kept_and_said(run, calls, tmp_path):
@@ -250,6 +250,7 @@ def test_an_interruption_before_there_is_a_report_is_said(run, calls):
         (keras_fwd.LeakError("no rule"), "no rule"),
         (MemoryError(), "out of memory: use fewer examples (--max-examples)"),
         (ImportError("pandas is needed"), "pandas is needed"),
+        (ModuleNotFoundError("No module named 'rich'", name="rich"), "'rich': run `pip install"),
         (OSError(28, "No space left on device", "r.html"), "r.html: No space left on device"),
         (ValueError("Input 0 of layer dense\nis incompatible"), "Input 0 of layer dense is incomp"),
     ],
@@ -268,15 +269,80 @@ def test_what_a_model_cannot_be_run_on_is_one_line(run, calls):
     assert "cannot be run on these data: indices[0] = 9" in run(*REPORT)[2]
 
 
-def test_a_defect_of_ours_keeps_its_traceback(run, calls):
-    calls.answer = raiser(ZeroDivisionError())
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError(),
+        ImportError("cannot import name", name="keras_fwd.nest"),
+        ModuleNotFoundError("No module named", name="keras_fwd.none"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_defect_of_ours_keeps_its_traceback(run, calls, error):
+    calls.answer = raiser(error)
+    with pytest.raises(type(error)):
         run(*REPORT)
 
 
 def test_a_pipe_that_is_closed_ends_the_command(run, calls, monkeypatch):
     calls.answer = raiser(BrokenPipeError())
     assert run(*REPORT) == (141, "", "")
+
+
+@pytest.fixture(scope="module")
+def linear(folder):
+    """A linear model, data with a bad cell in two rows, and its coefficients."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="mpg")])
+    coefficients = np.array([[3.0], [-0.5], [2.0]])
+    model.set_weights([coefficients, np.zeros(1)])
+    model.save(folder / "linear.keras")
+    rows = np.random.default_rng(0).normal(size=(40, 3)).round(3).astype(str)
+    rows[3, 0], rows[5, 1] = "", "inf"
+    lines = [f"{','.join(row)},{i % 2}" for i, row in enumerate(rows)]
+    (folder / "linear.csv").write_text("\n".join(["a,b,c,mpg", *lines]))
+    return coefficients
+
+
+LINEAR = ("report", "linear.keras", "linear.csv", "--target", "mpg")
+
+
+def test_a_linear_model_is_reported_by_its_coefficients(run, linear):
+    code, out, err = run(*LINEAR, "--by", "mpg", "--json")
+    report = json.loads(out)
+    assert (code, err) == (0, "") and report["features"] == ["a", "b", "c"]
+    np.testing.assert_allclose(report["measures"]["mean"]["value"], linear)
+    assert (report["examples"], report["left_out"]) == (38, 2)
+    assert any("a (1), b (1)" in note for note in report["notes"])
+    assert list(report["slices"]) == ["mpg = 0", "mpg = 1"]
+
+
+def test_a_report_is_written_and_compared_with_itself(run, linear, tmp_path):
+    page, text = tmp_path / "r.html", tmp_path / "r.json"
+    assert run(*LINEAR, "--features", "a,c", "-o", page, "--title", "<Cars>")[0] == 0
+    assert "&lt;Cars&gt;" in page.read_text(encoding="utf-8")
+    assert run(*LINEAR, "-o", text)[0] == 0
+    assert run("compare", text, text, "--check")[::2] == (0, "")
+    table = tmp_path / "r.csv"
+    assert run(*LINEAR, "-o", table)[0] == 0
+    assert pandas.read_csv(table)["feature"].tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--features=a,d", "`features` must be names of features"),
+        ("--outputs=z", "`outputs` must be names of outputs"),
+    ],
+)
+def test_names_that_the_report_does_not_know_are_said(run, linear, option, message):
+    code, out, err = run(*LINEAR, option)
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+
+
+def test_one_row_is_a_report(run, linear, folder):
+    (folder / "one.csv").write_text("a,b,c\n1,2,3\n")
+    code, out, err = run("report", "linear.keras", "one.csv")
+    assert (code, err) == (0, "") and "1 example" in out
 
 
 # Files --------------------------------------------------------------------------------------
@@ -461,12 +527,14 @@ def reports(folder, monkeypatch):
 
         @classmethod
         def from_json(cls, text):
-            if text == "[]":
-                raise keras_fwd.ConfigurationError("from_json: no report. Received: []")
+            if text == '{"format": 3}':
+                raise keras_fwd.ConfigurationError("from_json: no report. Received: 3")
             return cls(text)
 
     monkeypatch.setattr(keras_fwd, "SensitivityReport", Texts)
-    for name, text in {"a": "1", "b": "2", "gone": '"gone"', "list": "[]"}.items():
+    texts = {"a": "{}", "b": '{"b": 1}', "gone": '{"gone": 1}'}
+    texts |= {"list": "[]", "other": '{"format": 3}'}
+    for name, text in texts.items():
         (folder / f"{name}.json").write_text(text)
     (folder / "cut.json").write_text('{\n  "a": ')
     (folder / "deep.json").write_text("[" * 10**5)
@@ -499,7 +567,8 @@ def test_a_comparison_is_checked(run, reports, names, code):
         ("cut", "cut.json: no JSON: line 2, column 8: Expecting value."),
         ("deep", "deep.json: no report: nested too deeply."),
         ("latin", "latin.json: no UTF-8 text, so no report in JSON."),
-        ("list", "list.json: from_json: no report. Received: []"),
+        ("other", "other.json: from_json: no report. Received: 3"),
+        ("list", "list.json: no report: the JSON is no object."),
     ],
 )
 def test_what_is_no_report_is_one_line(run, reports, name, message):
