@@ -31,7 +31,8 @@ from keras_fwd.optimizers.gauss_newton import GaussNewton
 from keras_fwd.optimizers.kfac import KFAC
 from keras_fwd.regularize import regularize
 from keras_fwd.seal import find_leaks, seal_leaks
-from keras_fwd.sensitivity.report import SensitivityReport, sensitivity_report
+from keras_fwd.sensitivity.analysis import sensitivity_report
+from keras_fwd.sensitivity.report import SensitivityReport
 from keras_fwd.taylor import directional_derivatives, laplacian
 
 __version__ = "0.1.0"

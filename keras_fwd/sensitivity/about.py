@@ -29,7 +29,11 @@ class About(collections.abc.Mapping):
 
     @functools.cached_property
     def _texts(self):
-        return {"model": _summary(self._model), "leaks": _leaks(self._model), "versions": versions()}
+        return {
+            "model": _summary(self._model),
+            "leaks": _leaks(self._model),
+            "versions": versions(),
+        }
 
 
 def versions():

@@ -182,9 +182,7 @@ class Accumulator:
         """The estimates in the order of `names`; a single example has no errors."""
         if self.examples > 1:
             return {name: found[name] for name in names}
-        unknown = {
-            name: np.full_like(found[name].value, np.nan) for name in names
-        }
+        unknown = {name: np.full_like(found[name].value, np.nan) for name in names}
         return {n: Estimate(found[n].value, unknown[n], unknown[n], unknown[n]) for n in names}
 
 

@@ -163,9 +163,11 @@ def _as_inputs(columns, x):
     sizes = [leaf.shape[1:].num_elements() for leaf in nest.live(space)]
     pieces = iter(tf.split(columns, sizes, axis=1))
     return tf.nest.map_structure(
-        lambda leaf: tf.cast(tf.reshape(next(pieces), tf.shape(leaf)), leaf.dtype)
-        if nest.is_differentiable(leaf.dtype)
-        else None,
+        lambda leaf: (
+            tf.cast(tf.reshape(next(pieces), tf.shape(leaf)), leaf.dtype)
+            if nest.is_differentiable(leaf.dtype)
+            else None
+        ),
         x,
     )
 

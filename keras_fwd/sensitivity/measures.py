@@ -9,10 +9,10 @@ For one feature x and one output y, with means E, standard deviations σ over th
 | rms | √E[d²] | the strength, with large effects counting more |
 | positive | P[d > 0] | how often a larger x means a larger y |
 | q05 … q95 | quantiles of d | how the effect differs between examples |
-| standardized_mean, _mean_abs, _rms | the first three · σ(x) / σ(y) | without units; features compare |
+| standardized_… | the first three · σ(x) / σ(y) | without units: features compare |
 | elasticity | E[d · x / y] | percent of y for a percent of x; examples with y = 0 left out |
 | dgsm | E[d²] | derivative-based global sensitivity measure ν |
-| total_index_bound | C(x) · E[d²] / σ²(y) | bounds x's total Sobol index, if features are independent |
+| total_index_bound | C(x) E[d²] / σ²(y) | bounds the total Sobol index, x independent |
 
 `C(x)` is the Poincaré constant of the feature's distribution (`poincare.py`).
 
@@ -51,9 +51,9 @@ def of_sums(sums, constants, is_switch):
     """The measures that are functions of sums over examples.
 
     Args:
-        sums: Dict of arrays with any leading axes: `"count"` `[…, 1, 1]`, `"d"`, `"abs"`, `"square"`,
-            `"elastic"`, `"index"` `[…, features, outputs]`, `"nonzero"` `[…, 1, outputs]`, and the
-            variances `"var_x"` `[…, features, 1]`, `"var_y"` `[…, 1, outputs]`.
+        sums: Dict of arrays with any leading axes: `"count"` `[…, 1, 1]`, `"d"`, `"abs"`,
+            `"square"`, `"elastic"`, `"index"` `[…, features, outputs]`, `"nonzero"`
+            `[…, 1, outputs]`, and the variances `"var_x"` `[…, features, 1]`, `"var_y"` `[…, 1, outputs]`.
         constants: Poincaré constants, `[features, 1]`.
         is_switch: `[features, 1]`.
 

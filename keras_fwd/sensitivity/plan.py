@@ -94,9 +94,7 @@ class Plan:
                 f"{self._call}: `groups` must be of features, {shortened(list(at))}. Received: "
                 f"{shortened(unknown)}."
             )
-        return tuple(
-            tuple(i for name in members for i in at[name]) for members in groups.values()
-        )
+        return tuple(tuple(i for name in members for i in at[name]) for members in groups.values())
 
     def first_switches(self):
         """Which features count in a sum of total indices: of a discrete one, one switch."""

@@ -1,16 +1,13 @@
-"""A `SensitivityReport` for the eye: a text table and a page of HTML."""
+"""A `SensitivityReport` in words and as a table of text."""
 
-import importlib.resources
-import io
 import math
-
-import numpy as np
-
-from keras_fwd.sensitivity.measures import Measures
+import unicodedata
 
 TEXT_WIDTH = 80  # columns of a terminal
 TEXT_ROWS = 40  # of the text table
-CHART_BARS = 25  # for each output
+NAME_WIDTHS = (8, 34)  # least and most columns for the name of a feature
+OUTPUT_WIDTH = 14
+SWITCH = "⇄"  # before the name of a discrete input's switch
 
 
 def number(value):
@@ -40,75 +37,56 @@ def plus_minus(value, error):
     return f"{value:.{decimals}f}", f"{error:.{decimals}f}"
 
 
-def ranking(report):
-    """The features by falling standardized rms, pooled over the outputs: their indices."""
-    pooled = np.sqrt(np.mean(np.square(report.standardized.rms), axis=1))
-    return [int(i) for i in np.argsort(-pooled, kind="stable")]
+def interval(value, low, high):
+    """A value and the ends of its interval as three texts with matching decimals.
+
+    >>> interval(4.6312, 4.08, 5.18), interval(3.0, 3.0, 3.0)
+    (('4.63', '4.08', '5.18'), ('3.00', '3.00', '3.00'))
+    """
+    value_text, error = plus_minus(value, (high - low) / 2)
+    if not math.isfinite(high - low) or "e" in value_text + error:
+        return number(value), number(low), number(high)
+    decimals = len(value_text.partition(".")[2])
+    return value_text, f"{low:.{decimals}f}", f"{high:.{decimals}f}"
 
 
-def direction(mean, stderr, mean_abs):
+def direction(mean, low, high, mean_abs):
     """In which direction a feature moves an output, `(sign, words)`.
 
-    A mean within two standard errors of 0 shows no direction. "On average" means that the
-    derivative has the other sign often enough to take a tenth off the mean.
+    A mean whose interval holds 0 shows no direction. "On average" means that the derivative has
+    the other sign often enough to take a tenth off the mean.
 
-    >>> direction(2.0, 0.1, 2.0), direction(-1.0, 0.1, 2.0), direction(0.1, 0.1, 2.0)
-    ((1, 'raises'), (-1, 'lowers on average'), (0, 'no clear direction'))
+    >>> direction(2.0, 1.8, 2.2, 2.0), direction(-1.0, -1.2, -0.8, 2.0)
+    ((1, 'raises'), (-1, 'lowers on average'))
+    >>> direction(0.1, -0.1, 0.3, 2.0)
+    (0, 'no clear direction')
     """
+    if math.isnan(mean):
+        return 0, "not defined"
     if mean_abs == 0:
         return 0, "no effect"
-    if abs(mean) <= 2 * np.nan_to_num(stderr):
+    if mean == 0 or low <= 0 <= high:
         return 0, "no clear direction"
     sign, verb = (1, "raises") if mean > 0 else (-1, "lowers")
     return sign, verb if abs(mean) >= 0.9 * mean_abs else f"{verb} on average"
-
-
-def text_table(report):
-    """The report as plain text of 80 columns, the strongest features first."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    many = len(report.output_names) > 1
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    table.add_column("feature", overflow="ellipsis", no_wrap=True)
-    if many:
-        table.add_column("output", overflow="ellipsis", no_wrap=True, max_width=14)
-    for header in ("mean", "mean abs", "rms", "std. mean", "std. rms ± s.e."):
-        table.add_column(header, justify="right", no_wrap=True)
-    shown = ranking(report)[: max(1, TEXT_ROWS // len(report.output_names))]
-    scaled = report.standardized
-    for i in shown:
-        for o, output in enumerate(report.output_names):
-            names = [report.feature_names[i] if o == 0 else "", *([output] if many else [])]
-            values = [report.mean, report.mean_abs, report.rms, scaled.mean]
-            last = " ± ".join(plus_minus(scaled.rms[i, o], scaled.rms_stderr[i, o]))
-            table.add_row(*map(Text, names), *(number(value[i, o]) for value in values), last)
-    console = Console(width=TEXT_WIDTH, file=io.StringIO(), color_system=None)
-    console.print(Text(headline(report)), table, *map(Text, _footer(report, len(shown))), sep="\n")
-    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
 def headline(report):
     """What was measured, in one line."""
     features, outputs = len(report.feature_names), len(report.output_names)
     return (
-        f"Sensitivity of {_count(outputs, 'output')} to {_count(features, 'feature')}, "
-        f"{_count(report.examples, 'example')}"
+        f"Sensitivity of {counted(outputs, 'output')} to {counted(features, 'feature')}, "
+        f"{counted(report.examples, 'example')}"
     )
 
 
-def _footer(report, shown):
-    if (more := len(report.feature_names) - shown) > 0:
-        yield f"… and {_count(more, 'feature')} more: see to_frame() or to_html(path)."
-    yield (
-        "mean, mean abs, rms: of ∂output/∂feature, in units of the output per unit of the feature."
-        " std.: times the feature's standard deviation, in units of the output per standard "
-        "deviation. s.e.: standard error over the examples."
-    )
-    for note in report.notes:
-        yield f"Note: {note}"
+def counted(n, noun):
+    """A number with its noun.
+
+    >>> counted(1, "example"), counted(12000, "example")
+    ('1 example', '12,000 examples')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def shortened(names, limit=8):
@@ -121,77 +99,111 @@ def shortened(names, limit=8):
     return ", ".join(map(str, names[:limit])) + more
 
 
-def _count(n, noun):
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+def text_table(report):
+    """The report as plain text of 80 columns, the strongest features first.
 
-
-def html_page(report, title):
-    """The report as one HTML page that needs nothing else.
-
-    Raises:
-        ImportError: Jinja2 is not installed.
+    Args:
+        report: A `SensitivityReport`.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise ImportError(
-            "SensitivityReport.to_html needs Jinja2: run `pip install 'keras-fwd[report]'`."
-        ) from None
-    source = importlib.resources.files(__package__).joinpath("page/report.html")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    outputs = range(len(report.output_names))
+    shown = report.ranking()[: max(1, TEXT_ROWS // max(1, len(outputs)))]
+    cells = [_row(report, int(i), o) for i in shown for o in outputs]
+    heads = ["feature", "output", "mean", "mean abs", "rms", "std. mean", "std. rms ± s.e."]
+    if len(outputs) == 1:
+        del heads[1]
+        cells = [[row[0], *row[2:]] for row in cells]
+    lines = [headline(report), "", *_lines(heads, cells, texts=min(2, len(outputs)))]
+    for paragraph in _footer(report, len(shown)):
+        lines += _wrapped(paragraph)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(report, i, o):
+    """One feature and output as the cells of the text table; its name with the first output."""
+    name = report.feature_names[i]
+    if report.kinds[i] == "switch":
+        name = f"{SWITCH} {name}"
+    values = [report.measures[key].value[i, o] for key in ("mean", "mean_abs", "rms")]
+    strength = report.measures["standardized_rms"]
+    return [
+        name if o == 0 else "",
+        report.output_names[o],
+        *map(number, values),
+        number(report.measures["standardized_mean"].value[i, o]),
+        " ± ".join(plus_minus(strength.value[i, o], strength.stderr[i, o])),
+    ]
+
+
+def _lines(heads, cells, texts):
+    """Aligned columns, the first `texts` of them to the left and no wider than there is room."""
+    cells = [[*map(_plain, row[:texts]), *row[texts:]] for row in cells]
+    widths = [max(_width(row[k]) for row in [heads, *cells]) for k in range(len(heads))]
+    if texts == 2:
+        widths[1] = min(widths[1], OUTPUT_WIDTH)
+    room = TEXT_WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)
+    least, most = NAME_WIDTHS
+    widths[0] = min(widths[0], max(least, min(room, most)))
+    rule = "-" * min(TEXT_WIDTH, sum(widths) + 2 * (len(widths) - 1))
+    body = [_line(row, widths, texts) for row in [heads, *cells]]
+    return [body[0], rule, *body[1:], ""]
+
+
+def _line(row, widths, texts):
+    parts = []
+    for k, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        cell = _cut(cell, width)
+        gap = " " * (width - _width(cell))
+        parts.append(cell + gap if k < texts else gap + cell)
+    return _cut("  ".join(parts), TEXT_WIDTH)
+
+
+def _plain(text):
+    """Without control characters, which could move the cursor or color the terminal."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _width(text):
+    """Columns of a terminal: two for the wide characters of East Asia, none for accents."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
     )
-    environment.filters["number"] = lambda value: _minus(number(value))
-    environment.globals["plus_minus"] = lambda *pair: tuple(map(_minus, plus_minus(*pair)))
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    outputs, scaled = range(len(report.output_names)), report.standardized
-    return template.render(
-        title=title,
-        report=report,
-        facts=headline(report),
-        charts=[_chart(report, scaled, o) for o in outputs],
-        hidden=max(0, len(report.feature_names) - CHART_BARS),
-        rows=[_row(report, scaled, i, o) for i in ranking(report) for o in outputs],
+
+
+def _cut(text, width):
+    if _width(text) <= width:
+        return text
+    while _width(text) > width - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def _wrapped(paragraph):
+    """Lines of at most 80 columns, words that are longer cut into pieces."""
+    line = ""
+    for word in _plain(paragraph).split(" "):
+        if line and _width(line) + 1 + _width(word) > TEXT_WIDTH:
+            yield line
+            line = ""
+        line = f"{line} {word}" if line else word
+        while _width(line) > TEXT_WIDTH:
+            yield line[: TEXT_WIDTH // 2]
+            line = line[TEXT_WIDTH // 2 :]
+    yield line
+
+
+def _footer(report, shown):
+    if (more := len(report.feature_names) - shown) > 0:
+        yield f"… and {counted(more, 'feature')} more: see to_frame() or to_html(path)."
+    yield (
+        "mean, mean abs, rms: of ∂output/∂feature, in units of the output per unit of the feature."
+        " std.: times the feature's standard deviation over the output's: no unit. s.e.: standard "
+        "error over the examples."
     )
-
-
-def _minus(text):
-    return text.replace("-", "−")
-
-
-def _row(report, scaled, i, o):
-    """One feature and output: the numbers of the table, by name."""
-    names = list(Measures.__dataclass_fields__)
-    row = {name: getattr(report, name)[i, o] for name in names}
-    row |= {f"standardized_{name}": getattr(scaled, name)[i, o] for name in names}
-    sign, words = direction(row["mean"], row["mean_stderr"], row["mean_abs"])
-    row |= {"feature": report.feature_names[i], "output": report.output_names[o]}
-    return row | {"feature_std": report.feature_std[i], "sign": sign, "words": words}
-
-
-def _chart(report, scaled, o):
-    """The bars of one output, its strongest features first, lengths in percent of the axis."""
-    order = np.argsort(-scaled.rms[:, o], kind="stable")[:CHART_BARS]
-    rows = [_row(report, scaled, i, o) for i in order]
-    spans = [(r["standardized_rms"], 2 * np.nan_to_num(r["standardized_rms_stderr"])) for r in rows]
-    step, top = _axis(max(rms + reach for rms, reach in spans))
-    for row, (rms, reach) in zip(rows, spans, strict=True):
-        low = max(0.0, rms - reach)
-        row |= {"reach": reach, "length": f"{100 * rms / top:.2f}"}
-        row |= {"low": f"{100 * low / top:.2f}", "span": f"{100 * (rms + reach - low) / top:.2f}"}
-    marks = [k * step for k in range(round(top / step) + 1)]
-    ticks = [(f"{100 * mark / top:.2f}", f"{mark:.6g}") for mark in marks]
-    return {"output": report.output_names[o], "rows": rows, "ticks": ticks}
-
-
-def _axis(largest):
-    """A round step and the first multiple of it that covers `largest`: two to five steps.
-
-    >>> _axis(6.3), _axis(0.0)
-    ((2.0, 8.0), (1.0, 1.0))
-    """
-    if largest == 0:
-        return 1.0, 1.0
-    power = 10.0 ** math.floor(math.log10(largest))
-    step = next(power * m for m in (0.2, 0.5, 1.0, 2.0) if largest <= 5 * power * m)
-    return step, step * math.ceil(largest / step)
+    if "switch" in report.kinds:
+        yield (
+            f"{SWITCH}: no derivative, but the exact effect of switching a discrete input from one "
+            "value to the other."
+        )
+    for note in report.notes:
+        yield f"Note: {note}"

@@ -24,8 +24,8 @@ class SensitivityReport:
     """Statistics of ∂output/∂feature over a data set, with their errors.
 
     `print(report)` shows a table with the strongest features first. `report.mean`, `report.rms` and
-    so on are the values of the measures, `[features, outputs]`, float64; `report.measures[name]` has
-    their standard errors and confidence intervals too. `keras_fwd.sensitivity.measures` defines
+    so on are the values of the measures, `[features, outputs]`, float64; `report.measures[name]`
+    has their standard errors and confidence intervals too. `keras_fwd.sensitivity.measures` defines
     all of them.
 
     Attributes:

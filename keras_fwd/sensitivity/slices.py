@@ -1,6 +1,7 @@
 """`by=`: the labels that part the examples of a data set into slices."""
 
 import inspect
+import itertools
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class Slices:
 
     def _intervals(self):
         edges = [f"{edge:.4g}" for edge in self._edges]
-        middle = [f"{a} < {self._name} ≤ {b}" for a, b in zip(edges, edges[1:], strict=False)]
+        middle = [f"{a} < {self._name} ≤ {b}" for a, b in itertools.pairwise(edges)]
         return [f"{self._name} ≤ {edges[0]}", *middle, f"{self._name} > {edges[-1]}"]
 
     def _text(self, key):

@@ -53,7 +53,7 @@ class Discrete:
             if sorted(value) != [0] * (len(value) - 1) + [1]:
                 raise ConfigurationError(
                     f"{call}: `one_hot` must name columns of which in every example one is 1 and "
-                    f"the others are 0. Received: {self.name!r} with {dict(zip(self.labels, value, strict=True))}."
+                    f"the others are 0. Received: {self.name!r} with {value} for {self.labels}."
                 )
 
     @property
