@@ -4,7 +4,7 @@ import tempfile
 
 from keras_fwd_cli.failures import UsageError
 
-MOST_IN_MEMORY = 1 << 27  # bytes of one array
+MOST_IN_MEMORY = 1 << 26  # bytes of one array
 
 
 class GrowingArray:
