@@ -35,6 +35,7 @@ class Accumulator:
         self.is_switch = np.asarray(is_switch, bool)
         self._seed = seed
         rows = len(self.is_switch)
+        self._size = rows, outputs
         size = int(np.clip(SAMPLE_BYTES // (8 * rows * outputs), 20, SAMPLE))
         self._sample = Reservoir(size, seed)
         self._groups = GroupSums(groups)
@@ -123,7 +124,7 @@ class Accumulator:
         for row, group in zip(inside, members, strict=True):
             row[list(group)] = 1.0
         found, pooled, together = [], [], [{}, {}, {}]
-        for part in resampling.chunks(len(self.is_switch), len(self.output_std)):
+        for part in resampling.chunks(*self._size, resampling.resample_count(*self._size)):
             three = bootstrap.three(_rows_of(sums, part))
             three[0].update(self._spreads(part))
             three = [self._measures(sums, constants, part) for sums in three]
@@ -149,8 +150,9 @@ class Accumulator:
 
     def _bootstrap(self, confidence, seen):
         used = min(self._groups.groups, seen)
-        sums = {name: array[:used] for name, array in self._groups.sums.items()}
-        return resampling.Bootstrap(used, self._seed, confidence), sums
+        sums = {k: a[:used] for k, a in self._groups.sums.items() if k != "positive"}
+        resamples = resampling.resample_count(*self._size)
+        return resampling.Bootstrap(used, self._seed, confidence, resamples), sums
 
     def _spreads(self, part):
         """The variances without loss of digits; sums of squares do for their errors."""

@@ -52,8 +52,9 @@ def of_sums(sums, constants, is_switch):
 
     Args:
         sums: Dict of arrays with any leading axes: `"count"` `[…, 1, 1]`, `"d"`, `"abs"`,
-            `"square"`, `"elastic"`, `"index"` `[…, features, outputs]`, `"nonzero"`
-            `[…, 1, outputs]`, and the variances `"var_x"` `[…, features, 1]`, `"var_y"` `[…, 1, outputs]`.
+            `"square"`, `"elastic"`, `"index"`, `[…, features, outputs]` each, `"nonzero"`
+            `[…, 1, outputs]`, and the variances `"var_x"` `[…, features, 1]` and `"var_y"`
+            `[…, 1, outputs]`.
         constants: Poincaré constants, `[features, 1]`.
         is_switch: `[features, 1]`.
 
