@@ -36,9 +36,12 @@ class FlatModel:
         self._traced = {}
 
     def names_of_outputs(self):
-        """`output_names`, by a trace if need be."""
+        """`output_names`, by the trace of what will be run, if need be."""
         if self.output_names is None:
-            self._function("_outputs").get_concrete_function()
+            inputs = any(nest.is_differentiable(leaf.dtype) for leaf in nest.flatten(self._spec))
+            some = self._features is None or len(self._features)
+            name = "_derivatives" if inputs and some else "_outputs"
+            self._function(name).get_concrete_function()
         return self.output_names
 
     def choose(self, outputs):

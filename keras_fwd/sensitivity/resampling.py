@@ -52,8 +52,7 @@ class Bootstrap:
         if not len(replicates):
             return self._by_jackknife(value, left_out)
         ordered = np.sort(replicates, axis=0)  # NaN last
-        below = np.mean(replicates < value, axis=0) + np.mean(replicates == value, axis=0) / 2
-        bias = normal_quantile(below)
+        bias = normal_quantile(np.mean(ordered < value, axis=0))
         shift = np.mean(left_out, axis=0) - left_out
         spread = np.sum(shift**2, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
