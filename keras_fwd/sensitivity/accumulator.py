@@ -139,6 +139,7 @@ class Accumulator:
             for total, values in zip(together, three, strict=True):
                 measures.add_groups(total, values, inside[:, part], counted[part])
         found, pooled = _joined(found), _joined(pooled)
+        found["dgsm"] = _squared(found["rms"])
         found |= self._distribution(confidence)
         pooled["positive"] = found["positive"].map(lambda a: np.mean(a, axis=1, keepdims=True))
         together = _estimates(bootstrap, [measures.of_groups(total) for total in together])
@@ -152,7 +153,8 @@ class Accumulator:
         """A measure of every resample, `[resamples, features, outputs]`."""
         bootstrap, sums = self._bootstrap(confidence, seen)
         _, resampled, _ = bootstrap.three(sums)
-        return self._measures(resampled, constants, slice(None))[name]
+        found = self._measures(resampled, constants, slice(None))
+        return {**found, "dgsm": np.square(found["rms"])}.get(name)
 
     def _bootstrap(self, confidence, seen):
         used = min(self._groups.groups, seen)
@@ -204,6 +206,12 @@ def _estimates(bootstrap, three):
         name: bootstrap.estimate(value[0], replicates[name], left_out[name])
         for name, value in values.items()
     }
+
+
+def _squared(rms):
+    """The estimate of the square: the intervals are those of any increasing function."""
+    square, low, high = (np.square(part) for part in (rms.value, rms.low, rms.high))
+    return Estimate(square, 2 * rms.value * rms.stderr, low, high)
 
 
 def _joined(parts):
