@@ -30,7 +30,7 @@ def reason(error):
     if worded or isinstance(error, _known("keras_fwd.errors", "KerasFwdError")):
         return one_line(error)
     if isinstance(error, _known("tensorflow", "errors", "OpError")):
-        return f"the model cannot be run on these data: {one_line(error.message)}"
+        return f"the model cannot be run on these data: {_without_frames(error.message)}"
     return None
 
 
@@ -42,6 +42,17 @@ def one_line(error, limit=400):
     """
     text = " ".join(str(error).split())
     return text if len(text) <= limit else f"{text[:limit]}…"
+
+
+def _without_frames(message):
+    r"""What went wrong in a graph, without where in the Python code the op was made.
+
+    >>> _without_frames('Detected at node n\n  File "a.py"\n\nbad\n [[n]]')
+    'bad'
+    """
+    frames = ("Graph execution error", "Detected at node", "File ", "[[")
+    lines = [line for line in message.splitlines() if not line.strip().startswith(frames)]
+    return one_line(" ".join(lines))
 
 
 def _known(module, *names):

@@ -269,6 +269,16 @@ def test_what_a_model_cannot_be_run_on_is_one_line(run, calls):
     assert "cannot be run on these data: indices[0] = 9" in run(*REPORT)[2]
 
 
+def test_codes_beyond_an_embedding_are_one_line(run, folder):
+    kind = keras.Input((), name="kind", dtype="int32")
+    out = keras.layers.Dense(1)(keras.layers.Embedding(3, 2)(kind))
+    keras.Model(kind, out).save(folder / "codes.keras")
+    (folder / "codes.csv").write_text("kind\n0\n7\n1\n")
+    code, out, err = run("report", "codes.keras", "codes.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "= 7 is not in [0, 3)" in err and "File" not in err
+
+
 @pytest.mark.parametrize(
     "error",
     [
