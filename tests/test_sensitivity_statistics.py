@@ -39,7 +39,7 @@ def test_the_bound_is_above_the_total_index(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KNOWN)
 def test_intervals_cover_the_truth_as_often_as_they_say(name):
-    """500 repetitions; the share covered, over the inputs, is within 93 and 97 %."""
+    """Of 500 repetitions 93 to 97 %, for every measure and input (standard error 1 %)."""
     known = KNOWN[name]
     analysis = Analysis("coverage", known.model(), marginals=uniform(known), batch_size=1000)
     covered = {measure: [] for measure in known.truth}
@@ -50,11 +50,8 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name):
             inside = (estimate.low[:, 0] <= truth) & (truth <= estimate.high[:, 0])
             covered[measure].append(inside)
     shares = {measure: np.mean(inside, axis=0) for measure, inside in covered.items()}
-    print(shares)
     for measure, share in shares.items():
-        assert 0.93 <= share.mean() <= 0.97, (measure, share)
-        # One input alone: 500 repetitions leave a standard error of 1 %.
-        assert (np.abs(share - 0.95) < 0.03).all(), (measure, share)
+        assert ((share >= 0.93) & (share <= 0.97)).all(), (measure, share)
 
 
 def test_the_standard_error_is_that_of_the_formulas():
