@@ -203,7 +203,6 @@ FLOORS = {
         "callbacks.evolution",
         "callbacks.sensitivity",
         "callbacks.least_squares_stop",
-        "cli",
         "testing",
     ],
 }
@@ -216,6 +215,7 @@ WITHOUT_KERAS = {
 INSTALLED = {"keras", "numpy", "tensorflow"}
 RUNTIME = INSTALLED | sys.stdlib_module_names
 LAZY = {"jinja2", "matplotlib", "pandas", "rich", "scipy", "tensorboard"}
+COMMAND_LAZY = {"pyarrow", "shtab"}  # of the command alone
 
 # A name from outside that only these modules may speak of.
 ONLY_IN = {
@@ -325,6 +325,21 @@ def violations(path, source):
             yield f"{path}:{line}: speaks of keras: this floor knows no Keras"
 
 
+COMMAND = "keras_fwd_cli"
+
+
+def command_violations(path, source):
+    """What is wrong with one file of the command, which must start without TensorFlow."""
+    if (lines := len(source.splitlines())) > MAX_LINES:
+        yield f"{path}: {lines} lines, more than {MAX_LINES}: it holds two ideas, part them"
+    for imported, line, lazy in imports_of(ast.parse(source), COMMAND):
+        top = imported.partition(".")[0]
+        if top not in sys.stdlib_module_names | {COMMAND} and not lazy:
+            yield f"{path}:{line}: imports {imported} at the top: import it where it is needed"
+        if top not in RUNTIME | LAZY | COMMAND_LAZY | {PACKAGE, COMMAND}:
+            yield f"{path}:{line}: imports {imported}: no dependency of ours"
+
+
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / PACKAGE).rglob("*.py"))
 
 
@@ -334,8 +349,34 @@ def test_file_keeps_the_rules_of_the_house(path):
     assert not found, "\n" + "\n".join(found)
 
 
+COMMAND_FILES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / COMMAND).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", COMMAND_FILES)
+def test_file_of_the_command_keeps_the_rules_of_the_house(path):
+    found = list(command_violations(path, (ROOT / path).read_text(encoding="utf-8")))
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import keras_fwd", "at the top"),
+        ("from keras_fwd.errors import KerasFwdError", "at the top"),
+        ("import numpy as np", "at the top"),
+        ("def f():\n    import torch", "no dependency of ours"),
+        ("x = 1\n" * (MAX_LINES + 1), "part them"),
+        ("def f():\n    import keras_fwd", ""),
+        ("from keras_fwd_cli import voice\nimport json", ""),
+    ],
+)
+def test_a_planted_violation_in_the_command_is_found(source, message):
+    found = "\n".join(command_violations("keras_fwd_cli/main.py", source))
+    assert message in found if message else not found
+
+
 def test_there_are_files_to_check():
-    assert FILES
+    assert FILES and COMMAND_FILES
 
 
 PLANTED = [

@@ -120,6 +120,8 @@ def test_output_slice_and_measure_change_what_is_shown(show):
     expected = by_strength(report, report.measures["standardized_rms"].value[:, 1])
     assert bar_names(page) == table_names(page) == expected
     page.select_option("#view", index=1)
+    summary = page.locator("#short").inner_text()
+    assert summary.startswith("In the slice young, ") and young.notes[0] in summary
     assert bar_names(page) == by_strength(report, young.measures["standardized_rms"].value[:, 1])
     page.select_option("#measure", "mean")
     assert bar_names(page) == by_strength(report, np.abs(young.measures["mean"].value[:, 1]))
@@ -200,8 +202,10 @@ def test_maps_are_read_by_arrow_keys_and_choices_keep_the_focus(show):
     assert page.locator("#maps svg").count() == 1 and page.locator("#maps canvas").count() == 0
 
 
-def test_a_page_of_a_constant_model_says_so(show):
-    report = made_up_report(2, 1, inputs=())
+def test_a_page_without_strengths_says_whether_effects_or_spreads_are_zero(show):
+    report = made_up_report(2, 1)
+    report.measures["standardized_rms"].value[:] = 0.0
+    assert "do not vary over these examples" in show(report).locator("#short").inner_text()
     for estimate in report.measures.values():
         for part in vars(estimate).values():
             part[:] = 0.0

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import sys
+import types
 
+import keras
 import numpy as np
 import pytest
 import scipy.stats
 from report_cases import made_up_report
 
-from keras_fwd import ConfigurationError
+from keras_fwd import ConfigurationError, SensitivityReport, sensitivity_report
 from keras_fwd.sensitivity import significance
 from keras_fwd.sensitivity.comparison import compare
 from keras_fwd.sensitivity.estimates import Estimate
@@ -28,9 +30,8 @@ def report_of(value, stderr, name="mean", **fields):
 
 def live(report, key, replicates):
     """A report that still has its resamples."""
-    object.__setattr__(report, "resampling_key", key)
-    object.__setattr__(report, "replicates", replicates.get)
-    return report
+    source = types.SimpleNamespace(key=key, replicates=replicates.get)
+    return dataclasses.replace(report, source=source)
 
 
 # Closed forms ----------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_paired_p_values_of_equal_truth_are_uniform_and_unpaired_ones_too_large(
     paired = compare(before, after, "mean")
     assert paired.paired and paired.changes["mean"].paired
     assert uniform(paired.changes["mean"].p_value) > 0.01
-    object.__setattr__(after, "resampling_key", ("seed", 1))
+    after.source.key = ("seed", 1)
     apart = compare(before, after, "mean")
     assert not apart.paired
     assert uniform(apart.changes["mean"].p_value) < 1e-6
@@ -151,6 +152,28 @@ def test_false_discoveries_stay_below_their_share():
     found = compare(before, after, "mean").changes["mean"].significant
     assert found[2000:].mean() > 0.8
     assert 0.01 < found[:2000].sum() / found.sum() < 0.05
+
+
+# Real reports ----------------------------------------------------------------------------------
+
+
+def linear_report(coefficients, x):
+    model = keras.Sequential([keras.Input([len(coefficients)]), keras.layers.Dense(1)])
+    model.set_weights([np.array(coefficients)[:, None], np.zeros(1)])
+    return sensitivity_report(model, x)
+
+
+def test_reports_of_linear_models_differ_by_their_coefficients(float64):
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    before, after = linear_report([1.0, 2.0, 3.0], x), linear_report([1.0, 2.5, -3.0], x)
+    comparison = compare(before, after)
+    change = comparison.changes["mean"]
+    np.testing.assert_allclose(change.difference[:, 0], [0.0, 0.5, -6.0], atol=1e-12)
+    np.testing.assert_array_equal(change.significant[:, 0], [False, True, True])
+    assert comparison.paired
+    again = SensitivityReport.from_json(before.to_json())
+    assert not before.compare(again).paired
+    assert not before.compare(again).changes["standardized_rms"].significant.any()
 
 
 # Which are compared ----------------------------------------------------------------------------

@@ -268,7 +268,7 @@ def test_image_is_shown_in_its_shape_with_one_scale():
 
 
 def test_images_of_many_outputs_are_cut():
-    figure = plot(made_up_report(25, 40, inputs=[(5, 5)]), "heatmap")
+    figure = plot(made_up_report(36, 40, inputs=[(6, 6)]), "heatmap")
     assert sum(len(axes.images) for axes in figure.axes) == 12
     assert "12 of 40 outputs shown" in said(figure)
 

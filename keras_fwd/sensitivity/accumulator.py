@@ -38,8 +38,10 @@ class Accumulator:
 
     def __init__(self, is_switch, outputs, groups, seed, resamples=resampling.RESAMPLES):
         self.is_switch = np.asarray(is_switch, bool)
-        self._seed, self._resamples = seed, resamples
         rows = len(self.is_switch)
+        self._size = rows, outputs
+        self._seed = seed
+        self._resamples = min(resamples, resampling.resample_count(rows, outputs))
         size = int(np.clip(SAMPLE_BYTES // (8 * rows * outputs), 20, SAMPLE))
         self._sample = Reservoir(size, seed)
         self._groups = GroupSums(groups)
@@ -128,7 +130,7 @@ class Accumulator:
         for row, group in zip(inside, members, strict=True):
             row[list(group)] = 1.0
         found, pooled, together = [], [], [{}, {}, {}]
-        for part in resampling.chunks(len(self.is_switch), len(self.output_std)):
+        for part in resampling.chunks(*self._size, self._resamples):
             three = bootstrap.three(_rows_of(sums, part))
             three[0].update(self._spreads(part))
             three = [self._measures(sums, constants, part) for sums in three]
@@ -137,6 +139,7 @@ class Accumulator:
             for total, values in zip(together, three, strict=True):
                 measures.add_groups(total, values, inside[:, part], counted[part])
         found, pooled = _joined(found), _joined(pooled)
+        found["dgsm"] = _squared(found["rms"])
         found |= self._distribution(confidence)
         pooled["positive"] = found["positive"].map(lambda a: np.mean(a, axis=1, keepdims=True))
         together = _estimates(bootstrap, [measures.of_groups(total) for total in together])
@@ -150,11 +153,12 @@ class Accumulator:
         """A measure of every resample, `[resamples, features, outputs]`."""
         bootstrap, sums = self._bootstrap(confidence, seen)
         _, resampled, _ = bootstrap.three(sums)
-        return self._measures(resampled, constants, slice(None))[name]
+        found = self._measures(resampled, constants, slice(None))
+        return {**found, "dgsm": np.square(found["rms"])}.get(name)
 
     def _bootstrap(self, confidence, seen):
         used = min(self._groups.groups, seen)
-        sums = {name: array[:used] for name, array in self._groups.sums.items()}
+        sums = {k: a[:used] for k, a in self._groups.sums.items() if k != "positive"}
         return resampling.Bootstrap(used, self._seed, confidence, self._resamples), sums
 
     def _spreads(self, part):
@@ -202,6 +206,12 @@ def _estimates(bootstrap, three):
         name: bootstrap.estimate(value[0], replicates[name], left_out[name])
         for name, value in values.items()
     }
+
+
+def _squared(rms):
+    """The estimate of the square: the intervals are those of any increasing function."""
+    square, low, high = (np.square(part) for part in (rms.value, rms.low, rms.high))
+    return Estimate(square, 2 * rms.value * rms.stderr, low, high)
 
 
 def _joined(parts):

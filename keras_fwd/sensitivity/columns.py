@@ -36,9 +36,12 @@ class FlatModel:
         self._traced = {}
 
     def names_of_outputs(self):
-        """`output_names`, by a trace if need be."""
+        """`output_names`, by the trace of what will be run, if need be."""
         if self.output_names is None:
-            self._function("_outputs").get_concrete_function()
+            inputs = any(nest.is_differentiable(leaf.dtype) for leaf in nest.flatten(self._spec))
+            some = self._features is None or len(self._features)
+            name = "_derivatives" if inputs and some else "_outputs"
+            self._function(name).get_concrete_function()
         return self.output_names
 
     def choose(self, outputs):
@@ -118,7 +121,7 @@ class FlatModel:
             every = tf.range(count) if chosen is None else chosen
             derivatives = tf.transpose(_pushforwards(J.mv, x, features, every), [1, 0, 2])
         else:
-            rows = _pullbacks(J.T.mv, outputs)
+            rows = _pullbacks(J.T.mv, x, outputs)
             derivatives = tf.transpose(rows, [1, 2, 0])
             if chosen is not None:
                 derivatives = tf.gather(derivatives, chosen, axis=1)
@@ -140,19 +143,30 @@ class FlatModel:
             return jvp(self._flat_call, x, _as_inputs(directions, x))[1]
 
         values, J = linearize(along, x)
-        products = tf.transpose(_pullbacks(J.T.mv, values), [1, 2, 0])
+        products = tf.transpose(_pullbacks(J.T.mv, x, values), [1, 2, 0])
         if self._features is not None:
             products = tf.gather(products, self._features, axis=1)
         return tf.cast(products, tf.float64)
 
 
-def _columns(x):
-    """The floating-point leaves of a nest as `[batch, columns]`, of the widest dtype."""
-    leaves = [leaf for leaf in nest.flatten(x) if nest.is_differentiable(leaf.dtype)]
+def _columns(x, like=None):
+    """The floating-point leaves of a nest as `[batch, columns]`, of the widest dtype.
+
+    `like` is a nest of the same structure, where the shapes of `x` itself are not known.
+    """
+    leaves, shaped = (
+        [
+            leaf
+            for leaf in nest.flatten(t)
+            if leaf is not None and nest.is_differentiable(leaf.dtype)
+        ]
+        for t in (x, x if like is None else like)
+    )
     dtype = nest.accumulator_dtype(leaves)
+    sizes = [leaf.shape[1:].num_elements() for leaf in shaped]
     flat = [
-        tf.cast(tf.reshape(leaf, [tf.shape(leaf)[0], leaf.shape[1:].num_elements()]), dtype)
-        for leaf in leaves
+        tf.cast(tf.reshape(leaf, [tf.shape(leaf)[0], size]), dtype)
+        for leaf, size in zip(leaves, sizes, strict=True)
     ]
     return flat[0] if len(flat) == 1 else tf.concat(flat, axis=1)
 
@@ -190,12 +204,12 @@ def _pushforwards(mv, x, features, chosen):
     return columns.in_chunks(units, number)
 
 
-def _pullbacks(mv, outputs):
+def _pullbacks(mv, x, outputs):
     """Jᵀ eₒ of every example, for every output o: `[outputs, batch, columns]`."""
     count = outputs.shape[1]
 
     def row(unit):
-        return _columns(nest.live(mv(tf.broadcast_to(unit, tf.shape(outputs)))))
+        return _columns(mv(tf.broadcast_to(unit, tf.shape(outputs))), x)
 
     rows = RowMap(row, tf.TensorSpec([count], outputs.dtype))
     return rows.in_chunks(lambda i: tf.one_hot(i, count, dtype=outputs.dtype), count)

@@ -75,7 +75,7 @@ def _footer(comparison, measure, change, shown):
     yield (
         f"{measure}: {AXIS.get(measure, measure)}. s.e.: standard error over the "
         "examples, not over trainings. q: p-value after Benjamini and Hochberg; * where it is "
-        f"below {1 - comparison.confidence:.6g}, so that at most that share of them is due to chance."
+        f"below {1 - comparison.confidence:.6g}, so that at most that share is due to chance."
     )
     if len(comparison.changes) > 1:
         others = [

@@ -92,6 +92,12 @@ class Field:
             self.refuse(" or ".join(f'"{choice}"' for choice in choices))
         return self.value
 
+    def flag(self):
+        """True or false."""
+        if type(self.value) is not bool:
+            self.refuse("true or false")
+        return self.value
+
     def count(self, least=0, below=None):
         """A whole number of at least `least`, and below `below` if that is given."""
         # 2**53: what any reader of JSON keeps exactly, and any NumPy integer holds.

@@ -1,8 +1,9 @@
 """Which pairs of features act together: second derivatives ∂²y/∂xᵢ∂xⱼ over examples.
 
-Of few features all pairs are looked at. Of many, a screening comes first: with random signs v,
-drawn anew for each example, E[(H v)ᵢ²] = Σⱼ E[Hᵢⱼ²], so that one pullback of a pushforward shows
-how strongly each feature takes part in any pair, and no Hessian is formed. Then the pairs of the
+Of few features all pairs are looked at. Of many, a screening comes first: with two vectors v and w
+of random signs, drawn anew for each example, half the mean square of (H v)ᵢ vᵢ − (H w)ᵢ wᵢ is the
+sum of E[Hᵢⱼ²] over j ≠ i, so that two pullbacks of pushforwards show how strongly each feature
+takes part in any pair, and no Hessian is formed. Then the pairs of the
 strongest features are computed exactly, by forward over forward.
 """
 
@@ -71,7 +72,8 @@ class PairSearch:
         ratio = feature_std[pairs[:, 0]] * feature_std[pairs[:, 1]]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(output_std > 0, ratio[:, None] / output_std, 0.0)
-        bootstrap = resampling.Bootstrap(len(squares), self.seed, confidence)
+        resamples = resampling.resample_count(*squares.shape[1:])
+        bootstrap = resampling.Bootstrap(len(squares), self.seed, confidence, resamples)
         three = bootstrap.three({"square": squares, "count": np.ones((len(squares), 1, 1))})
         rms = [np.sqrt(sums["square"] / sums["count"]) for sums in three]
         strength = np.mean(np.square(ratio * rms[0][0]), axis=1)
@@ -96,9 +98,12 @@ class PairSearch:
         total = 0.0
         weights = np.divide(1, output_std, out=np.zeros_like(output_std), where=output_std > 0)
         for x in batches:
-            signs = random.choice([-1.0, 1.0], size=(len(nest.flatten(x)[0]), len(scales)))
-            products = self.model.hessian_products(x, signs * scales)
-            total = total + np.square(products * weights).sum(axis=(0, 2))
+            traces = []
+            for _ in range(2):
+                signs = random.choice([-1.0, 1.0], size=(len(nest.flatten(x)[0]), len(scales)))
+                products = self.model.hessian_products(x, signs * scales)
+                traces.append(products * signs[:, places, None])
+            total = total + np.square((traces[0] - traces[1]) * weights).sum(axis=(0, 2))
         strongest = np.argsort(-(total * np.square(scales[places])), kind="stable")
         return np.sort(strongest[:FEATURES])
 

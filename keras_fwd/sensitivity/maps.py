@@ -71,7 +71,7 @@ def layout(shape):
     """How an input of this shape is drawn: "image", "sequence" or "table".
 
     Of two axes alone it is not known whether they are height and width or steps and channels:
-    what is nearly square and has more than four columns is taken for an image.
+    what is at most three times as long as wide, and at least six wide, is taken for an image.
 
     >>> [layout(shape) for shape in ((28, 28), (32, 32, 3), (48, 1), (100, 16), (7,), ())]
     ['image', 'image', 'sequence', 'sequence', 'table', 'table']
@@ -80,7 +80,7 @@ def layout(shape):
         return "image"
     if len(shape) != 2 or shape[0] < 2:
         return "table"
-    return "image" if min(shape) > 4 and max(shape) <= 2 * min(shape) else "sequence"
+    return "image" if min(shape) >= 6 and max(shape) <= 3 * min(shape) else "sequence"
 
 
 def located(report, item, measure):

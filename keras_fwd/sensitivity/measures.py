@@ -48,12 +48,13 @@ POOLED = ("positive", *STANDARDIZED, "total_index_bound")
 
 
 def of_sums(sums, constants, is_switch):
-    """The measures that are functions of sums over examples.
+    """The measures that are functions of sums over examples, but `dgsm`, the square of rms.
 
     Args:
         sums: Dict of arrays with any leading axes: `"count"` `[…, 1, 1]`, `"d"`, `"abs"`,
-            `"square"`, `"elastic"`, `"index"` `[…, features, outputs]`, `"nonzero"`
-            `[…, 1, outputs]`, and the variances `"var_x"` `[…, features, 1]`, `"var_y"` `[…, 1, outputs]`.
+            `"square"`, `"elastic"`, `"index"`, `[…, features, outputs]` each, `"nonzero"`
+            `[…, 1, outputs]`, and the variances `"var_x"` `[…, features, 1]` and `"var_y"`
+            `[…, 1, outputs]`.
         constants: Poincaré constants, `[features, 1]`.
         is_switch: `[features, 1]`.
 
@@ -61,11 +62,11 @@ def of_sums(sums, constants, is_switch):
         Dict of arrays `[…, features, outputs]`.
     """
     count = sums["count"]
-    mean, mean_abs, dgsm = (sums[name] / count for name in ("d", "abs", "square"))
-    rms = np.sqrt(dgsm)
+    mean, mean_abs, square = (sums[name] / count for name in ("d", "abs", "square"))
+    rms = np.sqrt(square)
     ratio = _quotient(np.sqrt(sums["var_x"]), np.sqrt(sums["var_y"]))
     elasticity = _quotient(sums["elastic"], sums["nonzero"] + np.zeros_like(mean))
-    bound = _quotient(constants * dgsm, sums["var_y"])
+    bound = _quotient(constants * square, sums["var_y"])
     if "index" in sums:
         bound = np.where(is_switch, _quotient(sums["index"] / count, sums["var_y"]), bound)
     return {
@@ -76,7 +77,6 @@ def of_sums(sums, constants, is_switch):
         "standardized_mean_abs": ratio * mean_abs,
         "standardized_rms": ratio * rms,
         "elasticity": np.where(is_switch, np.nan, elasticity),
-        "dgsm": dgsm,
         "total_index_bound": bound,
     }
 

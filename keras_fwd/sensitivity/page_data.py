@@ -50,7 +50,13 @@ def page_data(report):
         "hiddenSlices": 1 + len(report.slices) - len(views),
         "confidence": _digits(100 * report.confidence),
         "little": LITTLE,
-        "views": [_view(label, part, shown, outputs) for label, part in views],
+        "views": [
+            {
+                **_view(label, part, shown, outputs),
+                "notes": [] if part is report else list(part.notes),  # those stand above
+            }
+            for label, part in views
+        ],
         "groups": _groups(report, outputs),
         "interactions": _interactions(report, outputs),
         "inputs": [input_grids(report, shape, outputs, rounded) for shape in report.inputs],

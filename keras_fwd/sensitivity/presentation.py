@@ -89,16 +89,6 @@ def counted(n, noun):
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def shortened(names, limit=8):
-    """Names in a sentence, only the first of many.
-
-    >>> shortened(["a", "b", "c"], limit=2)
-    'a, b and 1 more'
-    """
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(str, names[:limit])) + more
-
-
 def text_table(report):
     """The report as plain text of 80 columns, the strongest features first.
 

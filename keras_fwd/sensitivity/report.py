@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.sensitivity import comparison, html_page, measures, plots, presentation, serial
+from keras_fwd.sensitivity import (
+    comparison,
+    html_page,
+    maps,
+    measures,
+    plots,
+    presentation,
+    serial,
+)
 from keras_fwd.sensitivity.estimates import (
     Estimate,
     Evolution,
@@ -147,9 +155,7 @@ class SensitivityReport:
         Raises:
             ConfigurationError: It cannot be read, or is no such report.
         """
-        if isinstance(text_or_path, str) and text_or_path.lstrip().startswith("{"):
-            return serial.from_json(text_or_path)
-        return serial.read(text_or_path)
+        return serial.load(SensitivityReport, text_or_path)
 
     def to_html(self, path, title="Sensitivity report"):
         """Write the report as one self-contained HTML file.
@@ -187,17 +193,35 @@ class SensitivityReport:
         """
         return plots.plot(self, kind, output, measure, top)
 
-    def compare(self, other, measure="standardized_rms"):
+    def compare(self, other, measure=comparison.MEASURES):
         """What changed from this report to another one, and whether that is more than chance.
 
         Args:
             other: `SensitivityReport` of the same features and outputs.
-            measure: Which measure; default `"standardized_rms"`.
+            measure: Name of a measure, or several; default `"standardized_rms"`, `"mean"` and
+                `"total_index_bound"`.
 
         Returns:
-            `keras_fwd.sensitivity.comparison.SensitivityComparison`.
+            `keras_fwd.sensitivity.comparison.SensitivityComparison`, which prints as a table.
+            Reports on the same data are compared example by example, as long as they live; one
+            that comes from JSON has lost its examples, and errors are then too large.
         """
         return comparison.compare(self, other, measure=measure)
+
+    def maps(self, measure="standardized_rms"):
+        """A measure in the shape of each whole input: `{name: [*shape, outputs]}`, for images."""
+        return maps.maps(self, measure)
+
+    def profiles(self, measure="rms"):
+        """A measure over time of each sequence, its channels pooled.
+
+        Args:
+            measure: Its name; default `"rms"`.
+
+        Returns:
+            `{name of the input: (value, low, high)}`, each `[time, outputs]`.
+        """
+        return maps.profiles(self, measure)
 
     def replicates(self, name):
         """A measure of every resample, `[resamples, features, outputs]`; None if not kept."""

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from keras_fwd.sensitivity.estimates import Estimate
 
-RESAMPLES = 1000
+#: Resamples of few features; of more than 50 000 numbers fewer, but never below 200.
+RESAMPLES, MIN_RESAMPLES, _NUMBERS = 1000, 200, 5e7
 _BYTES = 2**28  # of the resampled values of one measure at a time
 
 
@@ -33,7 +34,7 @@ class Bootstrap:
             cheaper, with intervals of the normal distribution.
     """
 
-    def __init__(self, groups, seed, confidence, resamples=RESAMPLES):
+    def __init__(self, groups, seed, confidence, resamples):
         self.groups = groups
         random = np.random.default_rng([seed, 3])
         draws = random.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
@@ -51,8 +52,7 @@ class Bootstrap:
         if not len(replicates):
             return self._by_jackknife(value, left_out)
         ordered = np.sort(replicates, axis=0)  # NaN last
-        below = np.mean(replicates < value, axis=0) + np.mean(replicates == value, axis=0) / 2
-        bias = normal_quantile(below)
+        bias = normal_quantile(np.mean(ordered < value, axis=0))
         shift = np.mean(left_out, axis=0) - left_out
         spread = np.sum(shift**2, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -114,9 +114,14 @@ def normal_share(value):
     return 0.5 * (1 + tf.math.erf(np.asarray(value) / np.sqrt(2.0)).numpy())
 
 
-def chunks(rows, outputs, resamples=RESAMPLES):
+def resample_count(rows, outputs):
+    """How many resamples a report of that size has."""
+    return int(np.clip(_NUMBERS // (rows * outputs), MIN_RESAMPLES, RESAMPLES))
+
+
+def chunks(rows, outputs, resamples):
     """Slices of rows, few enough that one measure of all resamples fits into memory."""
-    step = max(1, _BYTES // (8 * outputs * resamples))
+    step = max(1, _BYTES // (8 * outputs * max(1, resamples)))
     return [slice(start, start + step) for start in range(0, rows, step)]
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from keras_fwd.sensitivity import measures
 from keras_fwd.sensitivity.estimates import (
     Evolution,
     Groups,
@@ -13,13 +14,6 @@ from keras_fwd.sensitivity.estimates import (
 )
 
 KINDS = ("derivative", "switch")
-MEASURES = (
-    "mean mean_abs rms positive q05 q25 q50 q75 q95 standardized_mean standardized_mean_abs "
-    "standardized_rms elasticity dgsm total_index_bound"
-).split()
-POOLED = (
-    "positive standardized_mean standardized_mean_abs standardized_rms total_index_bound".split()
-)
 GROUPED = ("standardized_rms", "total_index_bound")
 INTERACTING = ("rms", "standardized_rms")
 EVOLVING = ("mean", "standardized_rms")
@@ -51,9 +45,10 @@ def report_of(cls, top, sliced=False):
         examples=top.entry("examples").count(),
         left_out=top.entry("left_out").count(),
         notes=top.entry("notes").texts(),
+        interrupted=top.entry("interrupted").flag(),
         confidence=top.entry("confidence").share(),
-        measures=top.entry("measures").estimates(MEASURES, rows, columns),
-        pooled=top.entry("pooled").estimates(POOLED, rows, 1),
+        measures=top.entry("measures").estimates(measures.MEASURES, rows, columns),
+        pooled=top.entry("pooled").estimates(measures.POOLED, rows, 1),
         groups=top.entry("groups").optional(_groups, rows, columns),
         interactions=top.entry("interactions").optional(_interactions, rows, columns),
         sample=_sample(top.entry("sample"), rows, columns),

@@ -60,6 +60,7 @@ def _fields(report):
         "examples": int(report.examples),
         "left_out": int(report.left_out),
         "notes": list(report.notes),
+        "interrupted": bool(report.interrupted),
         "confidence": float(report.confidence),
         "measures": _estimates(report.measures),
         "pooled": _estimates(report.pooled),

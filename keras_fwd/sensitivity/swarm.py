@@ -23,8 +23,9 @@ def beeswarm(view):
     x_label(panels, "∂output/∂feature × sd(feature)/sd(output) (no unit)")
     _color_bar(figure, panels)
     drawn = len(sample.derivatives)
+    of = f", drawn from {report.examples:,}" if drawn < report.examples else ""
     note = [
-        f"Each dot: one of {drawn:,} examples, drawn from {report.examples:,}.",
+        f"Each dot: one of {drawn:,} examples{of}.",
         "Color: the feature's value there, from its 5 % to its 95 % quantile.",
         "Gray: no number." * bool(np.isnan(sample.features[:, rows]).any()),
         f"Rows in the order of {view.measure}.",

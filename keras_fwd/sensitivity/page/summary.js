@@ -12,7 +12,9 @@ function leadSentence(k, strength) {
   const [value, low, high] = interval(strength.v[k], strength.l[k], strength.h[k]);
   const many = state.output === POOLED;
   const sure = low ? ` (${report.confidence} % interval ${low} to ${high})` : "";
-  const slice = state.view ? ["Among ", named(report.views[state.view].label, 60), ", "] : [];
+  const slice = state.view
+    ? ["In the slice ", named(report.views[state.view].label, 60), ", "]
+    : [];
   const effect = report.switches[k]
     ? [
         " most. Switching from the first value to the second typically moves ",
@@ -65,7 +67,8 @@ function signSentence(k) {
   if (!known(share) || words === "no effect") return null;
   const verb = words.split(" ")[0];
   const often = words.includes("average") ? " on average" : "";
-  const rise = `${sign < 0 ? "only " : ""}${percent(share)} of the examples.`;
+  const some = `${sign < 0 ? "only " : ""}${percent(share)} of the examples.`;
+  const rise = share === 0 ? "none of the examples." : share === 1 ? "all examples." : some;
   if (sign === 0) {
     const how = report.switches[k] ? " rises with the switch in " : " rises with it in ";
     return sentence(null, "On average it shows no clear direction: ", theOutput(), how, rise);
@@ -109,6 +112,20 @@ function littleSentence() {
   );
 }
 
+// No strength is above zero: either nothing has an effect, or nothing varies.
+function withoutStrength() {
+  const sizes = column("mean_abs").v;
+  if (sizes.length && sizes.every((size) => size === 0)) {
+    return sentence("lead", "No feature moves ", theOutput(), " on these examples.");
+  }
+  return sentence(
+    "lead",
+    "Strengths cannot be compared: the features, or ",
+    theOutput(),
+    ", do not vary over these examples. The measures per unit hold.",
+  );
+}
+
 function drawSummary() {
   const strength = column("standardized_rms");
   const every = report.features.map((_, k) => k).filter((k) => known(strength.v[k]));
@@ -122,6 +139,7 @@ function drawSummary() {
           rivalSentence(order, strength),
           littleSentence(),
         ]
-      : [sentence("lead", "No feature moves ", theOutput(), " on these examples.")];
-  byId("short").replaceChildren(...parts.filter(Boolean));
+      : [withoutStrength()];
+  const notes = report.views[state.view].notes.map((note) => sentence("soft", note));
+  byId("short").replaceChildren(...parts.filter(Boolean), ...notes);
 }
