@@ -61,9 +61,8 @@ def test_the_total_index_of_a_switch_is_that_of_jansen():
     spread = np.array([0.0, 1.0, 3.0])[codes[:, 0]].var()
     wanted = spread / report.output_std[0] ** 2
     np.testing.assert_allclose(report.total_index_bound[1:, 0], wanted, rtol=0.02)
-    grouped = sensitivity_report(
-        model, [codes, random.normal(size=(4000, 1))], groups={"all": ["color", "size"]}
-    )
+    both = {"all": ["color", "size"]}
+    grouped = sensitivity_report(model, [codes, random.normal(size=(4000, 1))], groups=both)
     total = grouped.groups.measures["total_index_bound"].value[0, 0]
     np.testing.assert_allclose(total, 1.0, rtol=0.15)
 
@@ -115,7 +114,7 @@ def test_a_one_hot_code_is_switched_as_a_whole():
 
 def test_values_beyond_ten_and_lonely_ones_are_noted():
     model, _ = color_model("int32")
-    size = np.zeros((30, 1))
+    size = np.random.default_rng(0).normal(size=(30, 1))
     report = sensitivity_report(model, [np.zeros((30, 1), int), size])
     assert any("With one value only" in note for note in report.notes)
     wide = keras.layers.Embedding(30, 1, dtype="float64")

@@ -3,12 +3,10 @@
 The constant C of a distribution is the least number with Var f(X) ≤ C · E[f'(X)²] for every smooth
 f. A normal distribution has C = σ², a uniform one (b − a)² / π².
 
-For a distribution known by examples only, the density is taken as constant between quantiles at
-equal steps of probability, where it holds a mass of 1/m each. With q = ρ f' the best f solves
-−(q'/ρ)' = q / (C ρ), q = 0 at both ends. In linear finite elements on the m bins, of widths h,
-that is `K q = M q / C` with the stiffness `K = m · tridiag(−1, 2, −1)` and the mass matrix M of the
-weights m h². The largest eigenvalue of `K⁻¹ M` is found by power iteration, and `K⁻¹` takes two
-sums.
+For a distribution known by examples only, the density ρ is estimated by a Gaussian kernel
+(Silverman's width) on the range of the examples, reflected at both ends. With q = ρ f' the best f
+solves −(q'/ρ)' = q / (C ρ), q = 0 at both ends: in linear finite elements `K q = M q / C`. The
+largest eigenvalue of `K⁻¹ M` is found by power iteration; `K⁻¹` takes two sums.
 
 References:
     Roustant, Barthe and Iooss, Poincaré inequalities on intervals - application to sensitivity
@@ -19,8 +17,9 @@ import numpy as np
 
 from keras_fwd.errors import ConfigurationError
 
-_BINS = 40  # with 2000 examples 50 in each; the elements are then exact to 0.1 %
+_BINS = 100  # of the density; the elements are then exact to 0.1 %
 _ITERATIONS = 60
+_PRIOR = 0.3  # examples in each bin before any is seen: no gap between outliers is empty
 FORMS = '"empirical", "uniform", "normal", ("uniform", low, high) or ("normal", std)'
 
 
@@ -33,7 +32,7 @@ def empirical_constants(sample):
     Returns:
         `[features]`; 0 for a constant feature.
 
-    Cost: Two sorts; no more than 40 bins of each feature.
+    Cost: A histogram of 100 bins of each feature, and 60 iterations over these.
 
     Example:
 
@@ -41,39 +40,51 @@ def empirical_constants(sample):
     >>> (empirical_constants(x) * np.pi**2).round(2)
     array([1.])
     """
-    count = len(sample)
-    bins = int(np.clip(count // 8, 1, _BINS))
-    edges = np.quantile(sample, np.linspace(0, 1, bins + 1), axis=0)
-    widths = np.diff(edges, axis=0)
-    if bins < 3:
-        return (edges[-1] - edges[0]) ** 2 / np.pi**2  # too few to tell more than a range
-    weight = widths**2
-    q = np.sin(np.pi * np.arange(1, bins) / bins)[:, None] * np.ones(sample.shape[1])
+    density, widths = _density(sample)  # [bins, features], per bin
+    weight = widths**2 / density
+    q = np.sin(np.pi * np.arange(1, _BINS) / _BINS)[:, None] * np.ones(sample.shape[1])
     largest = np.zeros(sample.shape[1])
     for _ in range(_ITERATIONS):
-        image = _solve(_mass(weight, q))
+        image = _solve(density, _mass(weight, q))
         largest = np.sqrt(np.sum(image**2, axis=0) / np.sum(q**2, axis=0))
         norm = np.max(np.abs(image), axis=0)
         q = np.where(norm > 0, image / np.where(norm > 0, norm, 1.0), 1.0)
     return largest
 
 
+def _density(sample):
+    """The probability in each of equal bins over the range, and the width of a bin."""
+    count, features = sample.shape
+    low, high = sample.min(axis=0), sample.max(axis=0)
+    width = np.where(high > low, high - low, 1.0)
+    places = np.clip(((sample - low) / width * _BINS).astype(int), 0, _BINS - 1)
+    counts = np.zeros((_BINS, features))
+    np.add.at(counts, (places, np.arange(features)[None]), 1.0 / count)
+    middle = np.subtract(*np.quantile(sample, [0.75, 0.25], axis=0)) / 1.349
+    spread = np.where(middle > 0, np.minimum(sample.std(axis=0), middle), sample.std(axis=0))
+    bandwidth = 0.9 * spread * count**-0.2 / width
+    # A kernel that is reflected at the ends damps the cosine waves over the range.
+    k = np.arange(_BINS)[:, None]
+    waves = np.cos(np.pi * k * (np.arange(_BINS) + 0.5) / _BINS)  # [wave, bin]
+    waves *= np.where(k == 0, np.sqrt(1 / _BINS), np.sqrt(2 / _BINS))
+    smooth = waves.T @ (np.exp(-0.5 * np.square(np.pi * k * bandwidth)) * (waves @ counts))
+    smooth = (np.maximum(smooth, 0.0) * count + _PRIOR) / (count + _PRIOR * _BINS)
+    return smooth, np.where(high > low, high - low, 0.0) / _BINS
+
+
 def _mass(weight, q):
-    """M q / m for the bins' weights h², `[bins, features]`."""
+    """M q, for the bins' weights (width² over probability), `[bins, features]`."""
     padded = np.concatenate([np.zeros_like(q[:1]), q, np.zeros_like(q[:1])])
     left = weight[:-1] * (padded[:-2] + 2 * q) / 6
     right = weight[1:] * (2 * q + padded[2:]) / 6
     return left + right
 
 
-def _solve(b):
-    """tridiag(−1, 2, −1)⁻¹ b, along axis 0."""
-    n = len(b)
-    place = np.arange(1, n + 1)[:, None]
-    # The solution with a slope that makes it end in 0: minus the second sum of b, plus a line.
-    second = np.cumsum(np.cumsum(b, axis=0), axis=0)
-    shifted = np.concatenate([np.zeros_like(b[:1]), second[:-1]])
-    return place * second[-1] / (n + 1) - shifted
+def _solve(density, b):
+    """K⁻¹ b: the slope over the density falls by b at each node, and q ends in 0."""
+    fallen = np.concatenate([np.zeros_like(b[:1]), np.cumsum(b, axis=0)])
+    start = np.sum(density * fallen, axis=0) / np.sum(density, axis=0)
+    return np.cumsum(density * (start - fallen), axis=0)[:-1]
 
 
 def constants(marginals, names, sample, low, high, std):

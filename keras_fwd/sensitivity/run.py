@@ -164,6 +164,8 @@ class Run:
             return features, y, d, None
         leaves = [np.asarray(leaf) for leaf in nest.flatten(x)]
         found = [f.effects(model, leaves, x, y) for f in self.plan.discrete if f.names]
+        if not found:
+            return features, y, d, None
         indicators, differences, indices = zip(*found, strict=True)
         return (
             np.concatenate([features, *indicators], axis=1),

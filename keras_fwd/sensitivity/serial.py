@@ -18,6 +18,8 @@ from keras_fwd.sensitivity.schema import report_of
 CALL = "SensitivityReport.from_json"
 FORMAT = "keras_fwd.sensitivity_report"
 VERSION = 1
+#: Derivatives of single examples that are kept, and the examples at least.
+_SAMPLE_NUMBERS, _SAMPLE_ROWS = 500_000, 5
 
 
 def to_dict(report):
@@ -48,6 +50,17 @@ def plain(array):
     return (array if finite.all() else np.where(finite, array.astype(object), None)).tolist()
 
 
+def _sample(sample):
+    """The examples of a sample; of many numbers only some, at even distances."""
+    count, *shape = sample.derivatives.shape
+    room = max(_SAMPLE_ROWS, _SAMPLE_NUMBERS // max(1, int(np.prod(shape))))
+    rows = np.arange(count) if count <= room else np.linspace(0, count - 1, room).astype(int)
+    return {
+        "features": plain(sample.features[rows]),
+        "derivatives": plain(sample.derivatives[rows]),
+    }
+
+
 def _fields(report):
     groups, pairs, history = report.groups, report.interactions, report.evolution
     return {
@@ -76,10 +89,7 @@ def _fields(report):
             "examples": int(pairs.examples),
             "measures": _estimates(pairs.measures),
         },
-        "sample": {
-            "features": plain(report.sample.features),
-            "derivatives": plain(report.sample.derivatives),
-        },
+        "sample": _sample(report.sample),
         "inputs": [
             {"name": i.name, "shape": [int(n) for n in i.shape], "start": int(i.start)}
             for i in report.inputs

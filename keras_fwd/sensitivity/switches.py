@@ -41,11 +41,9 @@ class Discrete:
 
     def count(self, leaves):
         """Count the values of a batch, given the leaves of the inputs."""
-        found, counts = np.unique(self._own(leaves), axis=0, return_counts=True)
-        for value, count in zip(found, counts, strict=True):
-            key = tuple(value.tolist())
+        for key, count in collections.Counter(map(tuple, self._own(leaves).tolist())).items():
             if not any(isinstance(v, float) and np.isnan(v) for v in key):
-                self.counts[key] += int(count)
+                self.counts[key] += count
 
     def check(self, call):
         """Raise `ConfigurationError` for a one-hot code that is none."""
@@ -59,13 +57,18 @@ class Discrete:
     @property
     def values(self):
         """The most frequent values, `[values]` of tuples, the most frequent one first."""
-        return [value for value, _ in self.counts.most_common(MAX_VALUES)]
+        return [value for value, _ in self._most_common]
 
     @property
     def shares(self):
         """How often each of `values` occurs among them."""
-        counts = np.array([count for _, count in self.counts.most_common(MAX_VALUES)], float)
+        counts = np.array([count for _, count in self._most_common], float)
         return counts / counts.sum()
+
+    @property
+    def _most_common(self):
+        # Equally frequent ones in order, whatever the order of the data.
+        return sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_VALUES]
 
     def label(self, value):
         """A value as text."""
