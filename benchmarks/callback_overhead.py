@@ -1,10 +1,10 @@
 """What the callbacks that measure a model add to the time of its training.
 
 The CNN of `mnist_cnn.py` on MNIST-5k: 4000 images, 11 thousand weights, Adam, batches of 64. Stock
-`fit`, by turns without a callback and with one of them, `max_overhead=0.1` and else as they come;
-blocks of epochs, because a callback that is too dear for every epoch leaves some out, timed from
-the end of the first to the end of the last. Each block is divided by the mean of the two without a
-callback around it; medians over the rounds. Goal: at most 1.15.
+`fit`, where every second epoch has a callback, `max_overhead=0.1` and else as they come. An epoch
+with it is the median of their times until it is called, and the mean of the time in it, because a
+callback that is too dear for every epoch leaves some out; over the median of the epochs without it.
+Medians over rounds in which the callbacks take turns. Goal: at most 1.15.
 
     python benchmarks/callback_overhead.py [--rounds 5] [--epochs 40]
 """
@@ -43,27 +43,39 @@ def sides(x, y):
     }
 
 
-class Ends(keras.callbacks.Callback):
-    """When each epoch ended."""
+class EverySecond(keras.callbacks.Callback):
+    """Hands every second epoch to a callback, and times all of them."""
 
-    def __init__(self):
+    def __init__(self, callback):
         super().__init__()
-        self.times = []
+        self.callback = callback
+        self.without, self.training, self.measuring = [], [], []
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.callback.set_model(model)
+
+    def on_train_begin(self, logs=None):
+        self.callback.on_train_begin(logs)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if not epoch:
-            self.times.append(time.perf_counter())
+        self.start = time.perf_counter()
+        if epoch % 2:
+            self.callback.on_epoch_begin(epoch, logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.times.append(time.perf_counter())
+        end = time.perf_counter()
+        if not epoch % 2:
+            self.without.append(end - self.start)
+            return
+        self.callback.on_epoch_end(epoch, logs)
+        self.training.append(end - self.start)
+        self.measuring.append(time.perf_counter() - end)
 
-
-def block(model, x, y, epochs, callbacks):
-    """Seconds of an epoch, the first left out, and the history."""
-    ends = Ends()
-    options = {"batch_size": 64, "verbose": 0, "shuffle": False}
-    history = model.fit(x, y, epochs=epochs, callbacks=[*callbacks, ends], **options).history
-    return (ends.times[-1] - ends.times[1]) / (epochs - 1), history
+    def ratio(self):
+        """An epoch with the callback in those without, after the first of each."""
+        training, without = (statistics.median(s[1:]) for s in (self.training, self.without))
+        return (training + statistics.mean(self.measuring[1:])) / without
 
 
 def compare(rounds, epochs, names):
@@ -71,32 +83,26 @@ def compare(rounds, epochs, names):
     model = net(0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(3e-3), loss)
+    options = {"batch_size": 64, "verbose": 0}
+    model.fit(x, y, epochs=2, **options)  # traced
     chosen = {name: side for name, side in sides(x, y).items() if not names or name in names}
-    plain = block(model, x, y, epochs, [])[0]  # traced
-    plain = block(model, x, y, epochs, [])[0]
     found = {name: [] for name in chosen}
     for _ in range(rounds):
         for name, (callback, count) in chosen.items():
-            seconds, history = block(model, x, y, epochs, [callback])
-            before, plain = plain, block(model, x, y, epochs, [])[0]
+            timed = EverySecond(callback)
+            history = model.fit(x, y, epochs=2 * epochs, callbacks=[timed], **options).history
             counts = np.array(history[count])
             used = counts[counts > 0]
             size = np.median(used) if len(used) else 0
-            found[name].append(
-                (
-                    2 * seconds / (before + plain),
-                    1e3 * (before + plain) / 2,
-                    size,
-                    len(used) / len(counts),
-                )
-            )
+            plain = 1e3 * statistics.median(timed.without)
+            found[name].append((timed.ratio(), plain, size, len(used) / len(counts)))
     return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=40, help="with a callback")
     parser.add_argument("--only", nargs="*", default=(), help="names of callbacks")
     options = parser.parse_args()
     table = rich.table.Table(title=f"Epochs with a callback, max_overhead={BOUND}")

@@ -50,7 +50,8 @@ class SensitivityCallback(ScheduledCallback):
             more of them are used, as many as there is time for, and their number is logged as
             `sensitivity_examples`. Where there is no time for any, values are logged as NaN and
             the number as 0. `fit` prints at its end what the bound has changed, unless
-            `verbose=0`. None: all examples, every time.
+            `verbose=0`. None: all examples, every time; for trainings of seconds, whose epochs have
+            time for few measurements.
         log_dir: Directory into which the values are also written for TensorBoard, at each
             measurement, by the number of the epoch (from 0, as Keras does) or of batches done, and
             the bars of the report as an image; default none. Images then share `max_overhead` with
