@@ -3,7 +3,7 @@
     python benchmarks/sensitivity.py [--memory]
 
 30 features, 3 outputs, 10 000 examples, a net with two hidden layers of 128. Each side traces anew
-and reads the same data in batches of 256, one after the other in every round:
+and reads the same data in batches of 1000, one after the other in every round:
 
 * report: all measures with confidence intervals, by `sensitivity_report`;
 * forward, reverse: only the derivatives, one JVP a feature or one VJP an output;
@@ -27,7 +27,7 @@ import tensorflow as tf
 
 import keras_fwd
 
-FEATURES, OUTPUTS, EXAMPLES, BATCH = 30, 3, 10_000, 256
+FEATURES, OUTPUTS, EXAMPLES, BATCH = 30, 3, 10_000, 1000
 
 
 def build():
@@ -100,10 +100,10 @@ def stream(examples):
     import resource
 
     def make(index):
-        x = tf.random.stateless_normal([1000, FEATURES], tf.stack([index, 0]))
+        x = tf.random.stateless_normal([BATCH, FEATURES], tf.stack([index, 0]))
         return x
 
-    data = tf.data.Dataset.range(examples // 1000).map(make)
+    data = tf.data.Dataset.range(examples // BATCH).map(make)
     start = time.perf_counter()
     keras_fwd.sensitivity_report(build(), data)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

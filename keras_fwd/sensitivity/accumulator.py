@@ -47,6 +47,7 @@ class Accumulator:
         self._groups = GroupSums(groups)
         self._x, self._y = Moments(), Moments()
         self._origin = None
+        self._positive = np.zeros(self._size)
         self.low, self.high = np.full(rows, np.inf), np.full(rows, -np.inf)
 
     @property
@@ -68,17 +69,22 @@ class Accumulator:
             return
         if self._origin is None:
             self._origin = x[0], y[0]
+        self._x.update(x)
+        self._y.update(y)
+        self._sample.update([x, d])
+        self.low, self.high = np.minimum(self.low, x.min(0)), np.maximum(self.high, x.max(0))
+        self._positive += np.count_nonzero(d > 0, axis=0)
+        order = np.argsort(places, kind="stable")
+        x, y, d = x[order], y[order], d[order]
         shifted_x, shifted_y = x - self._origin[0], y - self._origin[1]
         nonzero = y != 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = np.where(nonzero, 1 / y, 0.0)
+        inverse = np.divide(1.0, y, out=np.zeros_like(y), where=nonzero)
         sums = {
             "count": np.ones((len(x), 1, 1)),
             "d": d,
             "abs": np.abs(d),
             "square": np.square(d),
-            "elastic": d * x[:, :, None] * inverse[:, None],
-            "positive": (d > 0).astype(np.float64),
+            "elastic": d * (x[:, :, None] * inverse[:, None]),
             "nonzero": nonzero[:, None].astype(np.float64),
             "x": shifted_x[:, :, None],
             "xx": np.square(shifted_x)[:, :, None],
@@ -86,12 +92,8 @@ class Accumulator:
             "yy": np.square(shifted_y)[:, None],
         }
         if index is not None:
-            sums["index"] = index
-        self._groups.add(places, sums)
-        self._x.update(x)
-        self._y.update(y)
-        self._sample.update([x, d])
-        self.low, self.high = np.minimum(self.low, x.min(0)), np.maximum(self.high, x.max(0))
+            sums["index"] = index[order]
+        self._groups.add(places[order], sums)
 
     @property
     def feature_mean(self):
@@ -158,7 +160,7 @@ class Accumulator:
 
     def _bootstrap(self, confidence, seen):
         used = min(self._groups.groups, seen)
-        sums = {k: a[:used] for k, a in self._groups.sums.items() if k != "positive"}
+        sums = {name: array[:used] for name, array in self._groups.sums.items()}
         return resampling.Bootstrap(used, self._seed, confidence, self._resamples), sums
 
     def _spreads(self, part):
@@ -177,10 +179,9 @@ class Accumulator:
 
     def _distribution(self, confidence):
         """The share of positive values, and the quantiles of the sample."""
-        positive = self._groups.sums["positive"].sum(axis=0)
-        ordered = np.sort(self._sample.arrays[1], axis=0)
+        ordered = resampling.sorted_rows(self._sample.arrays[1])
         return {
-            "positive": resampling.share_estimate(positive, self.examples, confidence),
+            "positive": resampling.share_estimate(self._positive, self.examples, confidence),
             **{
                 name: resampling.quantile_estimate(ordered, level, confidence)
                 for name, level in measures.QUANTILES.items()

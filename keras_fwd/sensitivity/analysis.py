@@ -96,7 +96,8 @@ class Analysis:
         interactions: How many of the strongest pairs of features to report; default 0, none.
         seed: Of every random draw; default 0.
         confidence: Of the intervals; default 0.95.
-        batch_size: Examples at a time, where `data` does not come in batches; default 256.
+        batch_size: Examples at a time, where `data` does not come in batches; default None: 1024
+            of few features, down to 32 of many (images).
         resamples: Of the bootstrap that makes the errors; default 1000. 0: from a jackknife over 25
             groups of examples, rougher and much cheaper where there are many features.
     """
@@ -117,7 +118,7 @@ class Analysis:
         interactions=0,
         seed=0,
         confidence=0.95,
-        batch_size=256,
+        batch_size=None,
         resamples=RESAMPLES,
     ):
         _check(call, model, batch_size, interactions, seed, confidence)
@@ -180,7 +181,7 @@ def _check(call, model, batch_size, interactions, seed, confidence):
             f"{call}: `model` must be built and trained: call it on a batch, or give it a "
             f"keras.Input. Received: {model!r}."
         )
-    check_count(call, "batch_size", batch_size)
+    check_count(call, "batch_size", batch_size, none="one that fits the size of an example")
     check_count(call, "interactions", interactions, least=0)
     check_count(call, "seed", seed, least=0)
     check_number(call, "confidence", confidence, above=True)

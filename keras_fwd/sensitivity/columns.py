@@ -9,6 +9,9 @@ from keras_fwd import nest
 from keras_fwd.double_gradient import jvp, linearize
 from keras_fwd.vectorized import RowMap
 
+#: So many products are written out one by one, more are vectorized.
+FEW = 8
+
 _AUTOMATIC = re.compile(r"(input_layer|keras_tensor)(_\d+)?")  # names that Keras makes up
 
 
@@ -194,25 +197,33 @@ def _pushforwards(mv, x, features, chosen):
     def column(unit):
         return mv(_as_inputs(tf.broadcast_to(unit, [batch, count]), x))
 
-    columns = RowMap(column, tf.TensorSpec([count], features.dtype))
     number = chosen.shape[0] if chosen.shape[0] is not None else tf.shape(chosen)[0]
 
     def units(i):
         place = tf.gather(chosen, tf.minimum(i, tf.shape(chosen)[0] - 1))
         return tf.one_hot(place, count, dtype=features.dtype)
 
-    return columns.in_chunks(units, number)
+    return _images(column, units, number, tf.TensorSpec([count], features.dtype))
 
 
 def _pullbacks(mv, x, outputs):
     """Jᵀ eₒ of every example, for every output o: `[outputs, batch, columns]`."""
-    count = outputs.shape[1]
+    count, dtype = outputs.shape[1], outputs.dtype
 
     def row(unit):
         return _columns(mv(tf.broadcast_to(unit, tf.shape(outputs))), x)
 
-    rows = RowMap(row, tf.TensorSpec([count], outputs.dtype))
-    return rows.in_chunks(lambda i: tf.one_hot(i, count, dtype=outputs.dtype), count)
+    def units(i):
+        return tf.one_hot(i, count, dtype=dtype)
+
+    return _images(row, units, count, tf.TensorSpec([count], dtype))
+
+
+def _images(function, units, number, spec):
+    """`function` of each unit vector; a few are written out, which is traced sooner than a map."""
+    if isinstance(number, int) and number <= FEW:
+        return tf.stack([function(units(i)) for i in range(number)])
+    return RowMap(function, spec).in_chunks(units, number)
 
 
 def input_stems(model, x):

@@ -85,9 +85,9 @@ class Reservoir:
                 else head
             )
         draws = self._random.integers(self._seen + 1 + np.arange(free, count))
-        for row in np.flatnonzero(draws < self.size):
-            for kept, array in zip(self.arrays, arrays, strict=True):
-                kept[draws[row]] = array[free + row]
+        rows = np.flatnonzero(draws < self.size)
+        for kept, array in zip(self.arrays, arrays, strict=True):
+            kept[draws[rows]] = array[free + rows]  # of two rows for one place the last one stays
         self._seen += count
 
 
@@ -131,12 +131,9 @@ class GroupSums:
         self.sums = {}
 
     def add(self, places, arrays):
-        """Add rows (a dict of arrays `[examples, …]`) to the groups at `places`."""
-        if not len(places):
-            return
-        order = np.argsort(places, kind="stable")
-        present, starts = np.unique(places[order], return_index=True)
+        """Add rows (a dict of arrays `[examples, …]`) to the groups at sorted `places`."""
+        present, starts = np.unique(places, return_index=True)
         for name, array in arrays.items():
             if name not in self.sums:
                 self.sums[name] = np.zeros((self.groups, *array.shape[1:]))
-            self.sums[name][present] += np.add.reduceat(array[order], starts, axis=0)
+            self.sums[name][present] += np.add.reduceat(array, starts, axis=0)

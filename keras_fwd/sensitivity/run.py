@@ -197,7 +197,7 @@ class Run:
                 accumulator.feature_std[:count],
                 accumulator.output_std,
                 options.confidence,
-                min(options.batch_size, self._size),
+                min(self._stream.batch_size, self._size),
             )
         return self._report_of(self._all, slices, pairs)
 

@@ -1,6 +1,7 @@
 """The examples of a report: batch by batch, with their targets and places, all or a random part."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.sensitivity import batches
 from keras_fwd.sensitivity.moments import Reservoir
+
+#: Numbers in a batch of arrays, and the fewest and most examples.
+_NUMBERS, _BATCHES = 2**17, (32, 1024)
 
 
 @dataclasses.dataclass
@@ -38,20 +42,22 @@ class Stream:
         call: Name of the public call.
         model: Keras model or layer.
         data: In a form that `fit` takes, or a pandas data frame.
-        batch_size: Examples in a batch of arrays.
+        batch_size: Examples in a batch of arrays; None: as many as suits their size.
         max_examples: How many examples are used, drawn at random; None: all. Of endless data, the
             first ones.
         seed: Of the draw.
         targets: Whether targets are read.
 
     Attributes:
+        batch_size: Examples in a batch of arrays.
         frame_columns: The names of the columns, if the data are a frame that is one input.
     """
 
     def __init__(self, call, model, data, batch_size, max_examples, seed, targets):
         self._call, self._model, self._targets = call, model, targets
-        self._batch_size, self._seed, self._max = batch_size, seed, max_examples
+        self._seed, self._max = seed, max_examples
         self._data, self.frame_columns = _from_frame(call, model, data)
+        self.batch_size = batch_size or _fitting(self._data)
         self._kept = None
         self.columns = {}
 
@@ -74,7 +80,7 @@ class Stream:
         endless = self._max if batches.is_endless(self._data) else None
         start = 0
         for raw in batches.raw_batches(
-            self._call, self._data, self._batch_size, endless, whole=self._targets
+            self._call, self._data, self.batch_size, endless, whole=self._targets
         ):
             count = nest.flatten(raw)[0].shape[0]
             yield raw, np.arange(start, start + count)
@@ -93,8 +99,8 @@ class Stream:
             order = np.argsort(index)
             self._kept = nest.pack(structure, [leaf[order] for leaf in leaves]), index[order]
         whole, index = self._kept
-        for start in range(0, len(index), self._batch_size):
-            rows = slice(start, start + self._batch_size)
+        for start in range(0, len(index), self.batch_size):
+            rows = slice(start, start + self.batch_size)
             part = [leaf[rows] for leaf in nest.flatten(whole)]
             yield nest.pack(whole, part), index[rows]
 
@@ -106,6 +112,15 @@ class Stream:
                     f"examples of shapes {before.shape[1:]} and {leaf.shape[1:]}. Pad them to one "
                     "length."
                 )
+
+
+def _fitting(data):
+    """A number of examples that suits the size of one."""
+    if isinstance(data, tuple) and data:
+        data = data[0]
+    arrays = [leaf for leaf in nest.flatten(data) if hasattr(leaf, "shape")]
+    numbers = sum(math.prod(tuple(leaf.shape)[1:]) for leaf in arrays)
+    return int(np.clip(_NUMBERS // max(1, numbers), *_BATCHES))
 
 
 def _from_frame(call, model, data):
