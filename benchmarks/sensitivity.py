@@ -3,7 +3,7 @@
     python benchmarks/sensitivity.py [--memory]
 
 30 features, 3 outputs, 10 000 examples, a net with two hidden layers of 128. Each side traces anew
-and reads the same data in batches of 1000, one after the other in every round:
+and reads the same data in batches of 500, one after the other in every round:
 
 * report: all measures with confidence intervals, by `sensitivity_report`;
 * forward, reverse: only the derivatives, one JVP a feature or one VJP an output;
@@ -27,7 +27,7 @@ import tensorflow as tf
 
 import keras_fwd
 
-FEATURES, OUTPUTS, EXAMPLES, BATCH = 30, 3, 10_000, 1000
+FEATURES, OUTPUTS, EXAMPLES, BATCH = 30, 3, 10_000, 500
 
 
 def build():

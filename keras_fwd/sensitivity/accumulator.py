@@ -1,5 +1,7 @@
 """Derivatives that arrive batch by batch, and the estimates that come of them."""
 
+import math
+
 import numpy as np
 
 from keras_fwd.sensitivity import measures, resampling
@@ -84,7 +86,7 @@ class Accumulator:
             "d": d,
             "abs": np.abs(d),
             "square": np.square(d),
-            "elastic": d * (x[:, :, None] * inverse[:, None]),
+            "elastic": d * _products(x, inverse),
             "nonzero": nonzero[:, None].astype(np.float64),
             "x": shifted_x[:, :, None],
             "xx": np.square(shifted_x)[:, :, None],
@@ -136,15 +138,18 @@ class Accumulator:
             three = bootstrap.three(_rows_of(sums, part))
             three[0].update(self._spreads(part))
             three = [self._measures(sums, constants, part) for sums in three]
-            found.append(_estimates(bootstrap, three))
-            pooled.append(_estimates(bootstrap, [measures.pooled(values) for values in three]))
+            both = [{**values, **_prefixed(measures.pooled(values))} for values in three]
+            estimates = _estimates(bootstrap, both)
+            pooled.append(_unprefixed(estimates))
+            found.append(estimates)
             for total, values in zip(together, three, strict=True):
                 measures.add_groups(total, values, inside[:, part], counted[part])
         found, pooled = _joined(found), _joined(pooled)
         found["dgsm"] = _squared(found["rms"])
         found |= self._distribution(confidence)
         pooled["positive"] = found["positive"].map(lambda a: np.mean(a, axis=1, keepdims=True))
-        together = _estimates(bootstrap, [measures.of_groups(total) for total in together])
+        groups = [measures.of_groups(total) for total in together]
+        together = _estimates(bootstrap, groups) if members else {}
         return (
             self._named(found, measures.MEASURES),
             self._named(pooled, measures.POOLED),
@@ -196,16 +201,42 @@ class Accumulator:
         return {n: Estimate(found[n].value, unknown[n], unknown[n], unknown[n]) for n in names}
 
 
+def _products(x, inverse):
+    """`x[e, f] · inverse[e, o]`, written so that NumPy runs along long rows."""
+    features, outputs = x.shape[1], inverse.shape[1]
+    flat = np.repeat(x, outputs, axis=1) * np.tile(inverse, (1, features))
+    return flat.reshape(len(x), features, outputs)
+
+
 def _rows_of(sums, part):
     """The sums of some features; those without features as they are."""
     return {name: array if array.shape[1] == 1 else array[:, part] for name, array in sums.items()}
 
 
 def _estimates(bootstrap, three):
-    values, replicates, left_out = three
+    """The estimates of several measures, side by side in one go."""
+    names, shapes = list(three[0]), [value.shape[1:] for value in three[0].values()]
+    sizes = [math.prod(shape) for shape in shapes]
+    value, replicates, left_out = (
+        np.concatenate([v.reshape(len(v), -1) for v in values.values()], axis=1) for values in three
+    )
+    estimate = bootstrap.estimate(value[0], replicates, left_out)
+    ends = np.cumsum(sizes)
     return {
-        name: bootstrap.estimate(value[0], replicates[name], left_out[name])
-        for name, value in values.items()
+        name: estimate.map(lambda a, e=end, n=size, s=shape: a[e - n : e].reshape(s))
+        for name, end, size, shape in zip(names, ends, sizes, shapes, strict=True)
+    }
+
+
+def _prefixed(found):
+    return {f"pooled {name}": value for name, value in found.items()}
+
+
+def _unprefixed(found):
+    return {
+        name.removeprefix("pooled "): value
+        for name, value in found.items()
+        if name.startswith("pooled ")
     }
 
 
