@@ -12,6 +12,7 @@ if _keras.backend.backend() != "tensorflow":
 from keras_fwd import callbacks, layers, losses, optimizers, regularizers, testing
 from keras_fwd.callbacks.curvature import CurvatureCallback
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
+from keras_fwd.callbacks.sensitivity import SensitivityCallback
 from keras_fwd.curvature import gauss_newton
 from keras_fwd.custom_jvp import custom_jvp
 from keras_fwd.derivatives import fwd_gradients, hessian
@@ -48,6 +49,7 @@ __all__ = [
     "LeakReport",
     "LinearMap",
     "NumericalError",
+    "SensitivityCallback",
     "SensitivityReport",
     "StructureError",
     "callbacks",

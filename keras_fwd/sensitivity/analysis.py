@@ -61,6 +61,7 @@ def sensitivity_report(
 
     Example:
 
+    >>> import numpy as np
     >>> model = keras.Sequential([keras.Input([2]), keras.layers.Dense(1)])
     >>> model.set_weights([np.array([[3.0], [-0.5]]), np.zeros(1)])
     >>> report = sensitivity_report(model, np.array([[1.0, 2.0], [3.0, 9.0]]), ["age", "size"])

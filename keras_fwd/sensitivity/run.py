@@ -41,7 +41,8 @@ class Run:
         self._shapes = self._digest = None
         self.plan: Any = None
         self._all: Any = None
-        self._parts, self._pairs, self._places = {}, None, None
+        self._parts, self._pairs = {}, None
+        self._places: Any = None
 
     def report(self, show):
         """The report; `show` says whether there is a progress bar."""

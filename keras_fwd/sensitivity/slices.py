@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Slices:
 
     def __init__(self, call, by):
         self._call, self._by = call, by
-        self._distinct, self._edges, self._name = {}, None, by if isinstance(by, str) else "value"
+        self._distinct, self._name = {}, by if isinstance(by, str) else "value"
+        self._edges: Any = None
         self._numbers = Reservoir(10_000, seed=0)
 
     @property
