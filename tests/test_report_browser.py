@@ -240,6 +240,15 @@ def test_a_switch_in_the_first_place_is_not_said_to_move_the_output_by_its_stren
     assert f"most: its strength is {best:.2f}"[:-1] in summary and "moves" not in summary
 
 
+def test_interactions_that_are_all_zero_are_not_called_independence(show):
+    report = made_up_report(3, 1)
+    assert "act independently" in show(report).locator("#interactions").inner_text()
+    for part in vars(report.interactions.measures["standardized_rms"]).values():
+        part[:] = 0.0
+    text = show(report).locator("#interactions").inner_text()
+    assert "piecewise linear" in text and "act independently" not in text
+
+
 def test_a_page_without_strengths_says_whether_effects_or_spreads_are_zero(show):
     report = made_up_report(2, 1)
     report.measures["standardized_rms"].value[:] = 0.0
