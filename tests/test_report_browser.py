@@ -66,12 +66,29 @@ def by_strength(report, values):
     return [report.feature_names[i] for i in np.argsort(-values)]
 
 
+def made_small(report, factor):
+    """The report with strengths so small that the labels of the axis are long."""
+    for estimate in (report.measures | report.pooled).values():
+        for part in vars(estimate).values():
+            part *= factor
+    return report
+
+
 SHAPES = {
     "table": {"features": 30, "slices": ("a", "b"), "evolution": 12},
     "image": {"features": 192, "inputs": ((8, 8, 3),), "outputs": 3},
     "sequence": {"features": 60, "inputs": ((20, 3),), "outputs": 1},
     "one": {"features": 1, "outputs": 1, "sample": 1},
 }
+
+
+@pytest.mark.parametrize("measure", ["standardized_rms", "mean"])
+def test_long_labels_of_an_axis_fit_the_phone(show, measure):
+    page = show(made_small(made_up_report(5, 1), 1e-5), PHONE)
+    page.select_option("#measure", measure)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    labels = [label.bounding_box() for label in page.locator("#bars .ticks span").all()]
+    assert labels[0]["x"] >= 0 and labels[-1]["x"] + labels[-1]["width"] <= PHONE["width"]
 
 
 @pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
@@ -200,6 +217,36 @@ def test_maps_are_read_by_arrow_keys_and_choices_keep_the_focus(show):
     assert f"Row {top // 8}, column {beside}" in figure.locator("figcaption").inner_text()
     page.locator("#maps select").first.select_option("0")
     assert page.locator("#maps svg").count() == 1 and page.locator("#maps canvas").count() == 0
+
+
+def test_maps_are_those_of_the_slice_and_other_parts_say_that_they_are_not(show):
+    report = made_up_report(64, 1, inputs=((8, 8),), slices=("young",))
+    page = show(report)
+    assert "not of the slice" not in page.locator("main").inner_text()
+    page.select_option("#view", index=1)
+    young = report.slices["young"].measures["rms"].value[:, 0]
+    top = int(np.argmax(young))
+    read = page.locator("#maps figure", has_text="Rms per unit").locator("figcaption").inner_text()
+    assert read.startswith(f"Largest: row {top // 8}, column {top % 8}: {young[top]:.2f}")
+    assert "not of the slice" not in page.locator("#maps").inner_text()
+    for part in ("groups", "interactions"):
+        assert "Of all examples, not of the slice" in page.locator(f"#{part}").inner_text()
+
+
+def test_a_switch_in_the_first_place_is_not_said_to_move_the_output_by_its_strength(show):
+    report = made_up_report(3, 1, kinds=("switch",) * 3)
+    best = report.measures["standardized_rms"].value.max()
+    summary = show(report).locator("#short").inner_text()
+    assert f"most: its strength is {best:.2f}"[:-1] in summary and "moves" not in summary
+
+
+def test_interactions_that_are_all_zero_are_not_called_independence(show):
+    report = made_up_report(3, 1)
+    assert "act independently" in show(report).locator("#interactions").inner_text()
+    for part in vars(report.interactions.measures["standardized_rms"]).values():
+        part[:] = 0.0
+    text = show(report).locator("#interactions").inner_text()
+    assert "piecewise linear" in text and "act independently" not in text
 
 
 def test_a_page_without_strengths_says_whether_effects_or_spreads_are_zero(show):

@@ -132,6 +132,8 @@ def test_data_are_those_of_the_report_in_the_order_of_its_ranking():
         for k, name in enumerate(("value", "low", "high")):
             wanted = getattr(part.measures["mean"], name)[order].T
             np.testing.assert_allclose(view["measures"]["mean"][k], wanted, rtol=1e-3)
+        np.testing.assert_allclose(view["means"], part.feature_mean[order], rtol=1e-3)
+        np.testing.assert_allclose(view["spreads"], part.feature_std[order], rtol=1e-3)
         low, high, counts = view["histograms"][1][0]
         derivatives = part.sample.derivatives[:, order[0], 1]
         assert derivatives.min() <= low < high <= derivatives.max() and sum(counts) == 40

@@ -42,8 +42,6 @@ def page_data(report):
     return {
         "features": [brief(report.feature_names[i]) for i in shown],
         "switches": [int(report.kinds[i] == "switch") for i in shown],
-        "means": rounded(report.feature_mean[shown]),
-        "spreads": rounded(report.feature_std[shown]),
         "total": len(report.feature_names),
         "outputs": [brief(name) for name in report.output_names[:outputs]],
         "hiddenOutputs": len(report.output_names) - outputs,
@@ -59,7 +57,10 @@ def page_data(report):
         ],
         "groups": _groups(report, outputs),
         "interactions": _interactions(report, outputs),
-        "inputs": [input_grids(report, shape, outputs, rounded) for shape in report.inputs],
+        "inputs": [
+            input_grids(report, shape, outputs, rounded, [part for _, part in views[1:]])
+            for shape in report.inputs
+        ],
         "evolution": _evolution(report, outputs),
     }
 
@@ -101,6 +102,8 @@ def _view(label, report, shown, outputs):
     return {
         "label": brief(str(label)),
         "examples": report.examples,
+        "means": rounded(report.feature_mean[shown]),
+        "spreads": rounded(report.feature_std[shown]),
         "measures": {
             name: _bars(report.measures[name], shown, first, name not in WITHOUT_INTERVAL)
             for name in MEASURES

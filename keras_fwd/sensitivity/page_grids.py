@@ -10,7 +10,7 @@ STEPS = 400  # of a profile, at most
 GRIDS = ("standardized_rms", "rms", "mean")
 
 
-def input_grids(report, shape, outputs, rounded):
+def input_grids(report, shape, outputs, rounded, slices=()):
     """The measures of one input laid out as the input is, `None` if that has no two axes.
 
     `(height, width)` and `(height, width, channels)` are images, `(steps, channels)` a sequence;
@@ -22,12 +22,14 @@ def input_grids(report, shape, outputs, rounded):
         shape: One of its `InputShape`.
         outputs: How many outputs the page has.
         rounded: Function from an array to nested lists.
+        slices: Reports on parts of the examples.
 
     Returns:
         Dict: `name`, `shape`, `height`, `width`, `channels` of the grids, `block` (side of a block
         of pixels, 1 where none are put together), `image` (what it is likely to be), and `grids`:
         for each measure `[outputs][channels][height · width]`, and the same for the low and high
-        `ends` of the intervals, where these are exact and not too many.
+        `ends` of the intervals, where these are exact and not too many; and `slices`: the `grids`
+        of each slice, none where that would be too many numbers.
     """
     if len(shape.shape) not in (2, 3) or math.prod(shape.shape) < 2:
         return None
@@ -39,12 +41,14 @@ def input_grids(report, shape, outputs, rounded):
     pooled = channels > 1 and cells * channels * kept > NUMBERS
     inside = slice(shape.start, shape.start + math.prod(shape.shape))
 
-    def grid_of(name, part="value"):
-        flat = getattr(report.measures[name], part)[inside, :kept]
+    def grid_of(name, part="value", of=report):
+        flat = getattr(of.measures[name], part)[inside, :kept]
         grid, square = flat.reshape(height, width, channels, kept), name != "mean"
         grid = _blocks(_sum(grid, square) if pooled else grid, block, square)
         return rounded(grid.transpose(3, 2, 0, 1).reshape(kept, grid.shape[2], -1))
 
+    numbers = cells * kept * (1 if pooled else channels)
+    few = numbers * (1 + len(slices)) <= NUMBERS
     exact = len(shape.shape) == 2 and block == 1 and 3 * cells * kept <= NUMBERS
     return {
         "name": shape.name,
@@ -55,6 +59,7 @@ def input_grids(report, shape, outputs, rounded):
         "block": block,
         "image": len(shape.shape) == 3 or _is_image(height, width),
         "grids": {name: grid_of(name) for name in GRIDS},
+        "slices": [{n: grid_of(n, of=part) for n in GRIDS} for part in slices if few],
         "ends": {n: [grid_of(n, end) for end in ("low", "high")] for n in GRIDS} if exact else None,
     }
 

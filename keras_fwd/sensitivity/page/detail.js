@@ -45,7 +45,7 @@ function histogramPicture(low, high, counts, mean, name) {
     );
   }
   if (known(mean) && mean >= low && mean <= high) {
-    const right = place(mean) < width - 90;
+    const right = place(mean) < width - 110;
     picture.append(
       svg("line", { class: "mean-rule", x1: place(mean), x2: place(mean), y1: 8, y2: base }),
     );
@@ -104,19 +104,20 @@ function facts(k) {
   });
   const feature = [
     el("dt", {}, "feature’s mean"),
-    el("dd", {}, number(report.means[k])),
+    el("dd", {}, number(report.views[state.view].means[k])),
     el("dt", {}, "feature’s std. dev."),
-    el("dd", {}, number(report.spreads[k])),
+    el("dd", {}, number(report.views[state.view].spreads[k])),
   ];
   return el("dl", { class: "facts" }, entries, report.switches[k] ? [] : feature);
 }
 
-function compared(heading, rows) {
+function compared(heading, rows, text) {
   if (rows.length < 2 || !rows.some((row) => known(row.v))) return null;
   return el(
     "div",
     { class: "compare" },
     el("h3", {}, heading),
+    text ? el("p", { class: "soft" }, text) : null,
     barList(rows, { label: heading, measure: state.measure, static: true }),
   );
 }
@@ -137,7 +138,10 @@ function slicesOf(k) {
       ),
     };
   });
-  return compared("In slices of the data", rows);
+  const own = state.measure.startsWith("standardized")
+    ? "By the spreads of feature and output within each slice; those per unit compare as they are."
+    : "";
+  return compared("In slices of the data", rows, own);
 }
 
 function outputsOf(k) {

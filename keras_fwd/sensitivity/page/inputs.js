@@ -16,7 +16,7 @@ function profile(input, choice, box) {
   });
   const single = width === 1 ? 0 : choice.channel;
   const [low, high] =
-    single >= 0 && input.ends && state.output !== POOLED
+    single >= 0 && input.ends && gridsOf(input) === input.grids && state.output !== POOLED
       ? input.ends[choice.measure].map((grid) =>
           xs.map((_, t) => grid[state.output][0][t * width + single]),
         )
@@ -95,7 +95,7 @@ function drawInput(input, n, place) {
     );
   const blocks =
     input.block > 1 ? ` Each place stands for ${input.block} × ${input.block}, averaged.` : "";
-  const shape = `${input.shape.join(" × ")}.${choice.channel < 0 && channels > 1 ? " Channels together: root of the sum of squares, or the sum of means." : ""}${blocks}`;
+  const shape = `${input.shape.join(" × ")}.${gridsOf(input) === input.grids ? ofWhole() : ""}${choice.channel < 0 && channels > 1 ? " Channels together: root of the sum of squares, or the sum of means." : ""}${blocks}`;
   const content = el("div", {});
   place.replaceChildren(
     el("h3", {}, named(input.name, 80)),

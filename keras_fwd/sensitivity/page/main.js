@@ -77,7 +77,7 @@ function drawGroups() {
     measure === "total_index_bound"
       ? "Upper bound on the share of the output’s variance that a group has a part in."
       : "Strength of several features moved together, each by one of its standard deviations.";
-  byId("groups-text").textContent = meaning + more;
+  byId("groups-text").textContent = meaning + more + ofWhole();
   byId("group-bars").replaceChildren(
     barList(rows, { label: "Strength of each group", measure, static: true }),
   );
@@ -96,8 +96,11 @@ function drawPairs() {
     const [a, b] = pairs[k];
     return { ...at(values, k), sign: 0, label: el("span", {}, named(a, 32), " × ", named(b, 32)) };
   });
+  const atZero = values.v.every((v) => v === 0)
+    ? "All are 0, as in any piecewise linear model (ReLU, max pooling), where features may act together all the same."
+    : "At 0 the two act independently.";
   byId("interactions-text").textContent =
-    `How much the effect of one feature depends on the other: typical mixed second derivative, standardized, from ${count(examples, "example")}. At 0 the two act independently.${total > order.length ? ` The ${order.length} strongest of ${total} pairs.` : ""}`;
+    `How much the effect of one feature depends on the other: typical mixed second derivative, standardized, from ${count(examples, "example")}. ${atZero}${total > order.length ? ` The ${order.length} strongest of ${total} pairs.` : ""}${ofWhole()}`;
   byId("pair-bars").replaceChildren(
     barList(rows, { label: "Strength of each pair", measure: "standardized_rms", static: true }),
   );

@@ -43,9 +43,14 @@ function paint(canvas, values, width, height, largest, signed) {
   context.putImageData(image, 0, 0);
 }
 
+// Of the slice chosen, where the page has its maps.
+function gridsOf(input) {
+  return (state.view && input.slices[state.view - 1]) || input.grids;
+}
+
 // One number a cell for a channel, or for all of them together (`channel` -1).
 function cells(input, measure, output, channel) {
-  const rows = input.grids[measure][output];
+  const rows = gridsOf(input)[measure][output];
   if (channel >= 0) return rows[channel];
   if (rows.length === 1) return rows[0];
   return rows[0].map((_, k) => {
@@ -58,11 +63,11 @@ function cells(input, measure, output, channel) {
 }
 
 function ofMap(input, measure, channel) {
-  const outputs = input.grids[measure].length;
+  const outputs = gridsOf(input)[measure].length;
   if (state.output !== POOLED)
     return state.output < outputs ? cells(input, measure, state.output, channel) : null;
   if (measure === "mean") return null;
-  return together([input.grids[measure].map((_, o) => cells(input, measure, o, channel))]).v;
+  return together([gridsOf(input)[measure].map((_, o) => cells(input, measure, o, channel))]).v;
 }
 
 function mapFigure(input, measure, channel) {

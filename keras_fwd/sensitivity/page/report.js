@@ -96,6 +96,11 @@ function direction(k) {
   return state.output === POOLED ? null : report.views[state.view].directions[state.output][k];
 }
 
+// For parts of the page that slices do not have.
+function ofWhole() {
+  return state.view ? " Of all examples, not of the slice chosen above." : "";
+}
+
 function histogram(k, output = state.output) {
   return output === POOLED ? null : report.views[state.view].histograms[output][k];
 }

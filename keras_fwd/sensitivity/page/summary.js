@@ -11,16 +11,12 @@ function theOutput() {
 function leadSentence(k, strength) {
   const [value, low, high] = interval(strength.v[k], strength.l[k], strength.h[k]);
   const many = state.output === POOLED;
-  const sure = low ? ` (${report.confidence} % interval ${low} to ${high})` : "";
+  const sure = low ? ` (${report.confidence}\u00a0% interval ${low} to ${high})` : "";
   const slice = state.view
     ? ["In the slice ", named(report.views[state.view].label, 60), ", "]
     : [];
   const effect = report.switches[k]
-    ? [
-        " most. Switching from the first value to the second typically moves ",
-        many ? "them" : "it",
-        ` by ${value} of ${many ? "their" : "its"} standard deviation`,
-      ]
+    ? [` most: its strength is ${value}`]
     : [
         " most. When it moves by one of its standard deviations, ",
         theOutput(),

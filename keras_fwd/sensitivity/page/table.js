@@ -21,8 +21,8 @@ const OWN = {
     },
   },
   histogram: { head: "Distribution" },
-  center: { head: "Mean", key: (k) => report.means[k] },
-  spread: { head: "Std. dev.", key: (k) => report.spreads[k] },
+  center: { head: "Mean", key: (k) => report.views[state.view].means[k] },
+  spread: { head: "Std. dev.", key: (k) => report.views[state.view].spreads[k] },
 };
 
 function shownColumns() {
