@@ -81,6 +81,12 @@ def _add_what(report):
     what.add_argument("--features", action=Names, metavar="A,B,…", help="only these features")
     what.add_argument("--outputs", action=Names, metavar="A,B,…", help="only these outputs")
     what.add_argument(
+        "--discrete",
+        action=Names,
+        metavar="A,B,…",
+        help="columns of numbers that are codes: what switching their value does",
+    )
+    what.add_argument(
         "--interactions",
         type=natural(0),
         default=0,
@@ -93,9 +99,8 @@ def _add_what(report):
     what.add_argument(
         "--batch-size",
         type=natural(1),
-        default=256,
         metavar="N",
-        help="examples at once (default: %(default)s)",
+        help="examples at once (default: as many as suits their size)",
     )
     what.add_argument(
         "--seed",
@@ -138,6 +143,7 @@ def _report(model, data, options):
             features=options.features,
             outputs=options.outputs,
             by=None if data.labels is None else "target",
+            discrete=options.discrete or (),
             interactions=options.interactions,
             max_examples=options.max_examples,
             seed=options.seed,

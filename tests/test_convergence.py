@@ -305,6 +305,7 @@ def test_batches_of_an_epoch_must_meet_a_test_in_a_row(steps):
     assert stop.status is not None and epochs <= 3
 
 
+@pytest.mark.slow
 def test_a_generator_of_unknown_length_counts_its_first_epoch():
     dataset = tf.data.Dataset.from_generator(
         lambda: iter([(X[:10], Y[:10]), (X[10:], Y[10:])]),

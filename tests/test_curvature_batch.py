@@ -46,6 +46,7 @@ def expected_step(w, x, y, stride, ridge=0.0):
     return step, (before - after) / -(g @ step + step @ C @ step / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preconditioner", [None, "kfac"])
 @pytest.mark.parametrize("ridge", [0.0, 0.125])
 def test_the_step_and_its_ratio_are_those_of_the_formula(preconditioner, ridge):

@@ -68,6 +68,7 @@ def test_every_kind_of_model_trains(name, options):
     assert model.optimizer.nonfinite_steps == 0
 
 
+@pytest.mark.slow
 def test_graph_eager_and_xla_take_the_same_steps():
     reference, _ = fitted(KFAC(fisher="type-2"), epochs=5)
     for options in ({"jit_compile": True}, {"run_eagerly": True}):
@@ -116,6 +117,7 @@ def test_every_option_trains(options):
     assert copy.get_config() == KFAC(**options).get_config()
 
 
+@pytest.mark.slow
 def test_several_outputs_and_sample_weights():
     x = keras.Input([4])
     h = L.Dense(8, "tanh")(x)

@@ -61,6 +61,7 @@ def test_values(name, mode, float64):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_weights_train_through_the_derivative(name, float64):
     layer, x = LAYERS[name](), inputs_of(name)
@@ -92,6 +93,7 @@ def tape_gradient(energy, variable):
     return tape.gradient(value, variable.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_in_a_functional_model_that_is_trained_saved_and_loaded(name, tmp_path):
     shapes = [[3], [3]] if name == "Linearized" else [[3]]

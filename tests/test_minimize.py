@@ -128,6 +128,7 @@ def test_a_step_in_a_function_of_the_user_is_the_same(xla):
     np.testing.assert_allclose(*ends, rtol=1e-6 if xla else 1e-12)
 
 
+@pytest.mark.slow
 def test_steps_and_assignments_may_follow_one_another_in_one_function():
     fn, p = decay_problem()
     optimizer, again = GaussNewton(), GaussNewton()

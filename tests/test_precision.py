@@ -100,6 +100,7 @@ def test_what_float16_rounds_to_zero_is_not_lost(policy, solver, monkeypatch):
     assert not small(policy, solver) < 0.9  # a planted rule without lengths and scale
 
 
+@pytest.mark.slow
 @MIXED
 @pytest.mark.parametrize("preconditioner", [None, "kfac"])
 def test_mixed_precision_trains_and_goes_on_after_saving(policy, preconditioner, tmp_path):

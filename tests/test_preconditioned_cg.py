@@ -59,6 +59,7 @@ def same_weights(model, other, rtol):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.slow
 def test_a_badly_scaled_net_needs_fewer_iterations():
     _, plain = steps(badly_scaled, None, 4, damping=1e-5)
     _, better = steps(badly_scaled, KFAC, 4, damping=1e-5)
@@ -68,6 +69,7 @@ def test_a_badly_scaled_net_needs_fewer_iterations():
     assert better[-1]["loss"] < 1.3 * plain[-1]["loss"]
 
 
+@pytest.mark.slow
 def test_at_convergence_the_steps_are_the_same():
     plain, logs = steps(badly_scaled, None, 2, tolerance=1e-11)
     other, better = steps(badly_scaled, KFAC, 2, tolerance=1e-11)
@@ -174,6 +176,7 @@ def test_graph_eager_and_xla_take_the_same_steps(options):
     same_weights(other, reference, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_saved_model_goes_on_to_the_same_weights(tmp_path):
     model, x, y = compiled(badly_scaled, KFAC, iterations=20)
     model.fit(x, y, batch_size=256, epochs=3, verbose=0, shuffle=False)

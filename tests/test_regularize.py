@@ -153,6 +153,7 @@ def test_statistics_and_dropout_move_once_in_a_step():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_gauss_newton_trains_a_regularized_model(float64):
     x = np.linspace(-1, 1, 32)[:, None]
     y = np.sin(3 * x)
@@ -230,6 +231,7 @@ def test_a_part_of_a_model(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_behind_an_embedding_with_a_mask():
     tail = L.LSTM(1)
     x = keras.Input([5], dtype="int32")

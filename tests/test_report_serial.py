@@ -196,6 +196,7 @@ def places(data, path=()):
 WRONG = [None, True, -1, 2**70, 0.5, 10**400, "x", "", [], [[]], [None], {}, {"x": {}}]
 
 
+@pytest.mark.slow
 def test_no_change_of_any_field_brings_another_error():
     """Every field dropped, and replaced by values of every type: read, or refused by name."""
     report = made_up_report(

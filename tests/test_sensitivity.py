@@ -325,6 +325,9 @@ BAD = {
     "groups": (nonlinear_model, {"groups": {"g": ["q"]}}, "`groups` must be of features"),
     "discrete": (nonlinear_model, {"discrete": ["q"]}, "`discrete` and `one_hot` must name"),
     "one_hot": (nonlinear_model, {"one_hot": {"c": ["x[0]", "x[1]"]}}, "in every example one is 1"),
+    "groups_list": (nonlinear_model, {"groups": ["a", "b"]}, "`groups` must be a dict"),
+    "marginals_name": (nonlinear_model, {"marginals": {"z": "normal"}}, "`marginals` must be of"),
+    "by_array": (nonlinear_model, {"by": np.arange(20)}, "must have a label for each example"),
     "confidence": (nonlinear_model, {"confidence": 1.0}, "between 0 and 1"),
     "marginals": (nonlinear_model, {"marginals": "gamma"}, "`marginals` must be"),
     "by_column": (nonlinear_model, {"by": "z"}, "`by` must be"),
@@ -589,6 +592,15 @@ def test_interactions_of_a_piecewise_linear_model_are_said_to_be_zero():
     model = keras.Sequential([keras.Input([3], dtype="float64"), dense(5, "relu"), dense(1)])
     report = sensitivity_report(model, X, interactions=1)
     assert any(note.startswith("All interactions are 0") for note in report.notes)
+
+
+def test_columns_that_look_like_codes_are_noted():
+    x = inputs()
+    x[:, 1] = np.arange(50) % 3
+    report = sensitivity_report(nonlinear_model(), x, list("abc"))
+    assert any("taken as continuous: b." in note for note in report.notes)
+    report = sensitivity_report(nonlinear_model(), x, list("abc"), discrete="b")
+    assert not any("taken as continuous" in note for note in report.notes)
 
 
 def test_an_interrupted_report_is_that_of_what_was_done(capsys):

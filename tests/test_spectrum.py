@@ -157,6 +157,7 @@ def loss_of_weights():
     return loss, [variable.value for variable in model.trainable_variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_both_ends_of_an_indefinite_hessian(float64, mode):
     loss, values = loss_of_weights()

@@ -218,7 +218,11 @@ def _estimates(bootstrap, three):
     names, shapes = list(three[0]), [value.shape[1:] for value in three[0].values()]
     sizes = [math.prod(shape) for shape in shapes]
     value, replicates, left_out = (
-        np.concatenate([v.reshape(len(v), -1) for v in values.values()], axis=1) for values in three
+        np.concatenate(
+            [v.reshape(len(v), size) for v, size in zip(values.values(), sizes, strict=True)],
+            axis=1,
+        )
+        for values in three
     )
     estimate = bootstrap.estimate(value[0], replicates, left_out)
     ends = np.cumsum(sizes)

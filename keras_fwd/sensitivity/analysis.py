@@ -130,6 +130,8 @@ class Analysis:
         self.outputs = _listed(call, "outputs", outputs)
         self.by, self.marginals = by, marginals
         self.discrete, self.one_hot = _listed(call, "discrete", discrete) or [], one_hot or {}
+        _check_dict(call, "groups", groups)
+        _check_dict(call, "one_hot", one_hot)
         self.groups = {name: _listed(call, "groups", who) for name, who in (groups or {}).items()}
         self.interactions, self.seed, self.confidence = interactions, seed, confidence
         check_count(call, "resamples", resamples, least=0)
@@ -170,6 +172,14 @@ def _listed(call, argument, names):
             f"{call}: `{argument}` must be names. Received: {argument}={names!r}."
         )
     return names
+
+
+def _check_dict(call, argument, value):
+    if value is not None and not isinstance(value, dict):
+        raise ConfigurationError(
+            f"{call}: `{argument}` must be a dict from a name to features. "
+            f"Received: {argument}={value!r}."
+        )
 
 
 def _check(call, model, batch_size, interactions, seed, confidence):

@@ -60,6 +60,11 @@ def _on_method(run, report):
             f"{shortened([d.name for d in plan.discrete])}. The first value of each is the most "
             "frequent one."
         )
+    if codes := _like_codes(report):
+        yield (
+            f"Whole numbers with few values, taken as continuous: {shortened(codes)}. If they are "
+            "codes, name them in `discrete`."
+        )
     if lonely := [d.name for d in plan.discrete if len(d.counts) < 2]:
         yield f"With one value only, so without an effect: {shortened(lonely)}."
     if cut := [d.name for d in plan.discrete if len(d.counts) > MAX_VALUES]:
@@ -78,3 +83,14 @@ def _on_method(run, report):
             f"With so many features the examples were resampled in {groups} groups: intervals are "
             "less sure."
         )
+
+
+def _like_codes(report):
+    """Names of the features with a derivative that are whole numbers of few values."""
+    found = []
+    for i, (name, kind) in enumerate(zip(report.feature_names, report.kinds, strict=True)):
+        values = report.sample.features[:, i]
+        whole = kind == "derivative" and np.all(values == np.round(values))
+        if whole and 1 < len(np.unique(values)) <= MAX_VALUES < len(values):
+            found.append(name)
+    return found

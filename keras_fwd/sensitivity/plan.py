@@ -48,6 +48,12 @@ class Plan:
                 f"{nest.describe(x)}."
             )
         self.names, self.discrete = rows, found
+        marginals = analysis.marginals if isinstance(analysis.marginals, dict) else {}
+        if unknown := [name for name in marginals if name not in names]:
+            raise ConfigurationError(
+                f"{call}: `marginals` must be of features, {shortened(names)}. Received: "
+                f"{shortened(unknown)}."
+            )
         at = [starts[places[name][0]] + places[name][1] for name in rows]
         self.places = np.array(at, np.int32)
         self.inputs = _inputs(analysis.model, x, places, rows)

@@ -84,7 +84,7 @@ class Slices:
             arguments = (batch.x, batch.y) if self.needs_targets else (batch.x,)
             found = self._by(*arguments)
         elif not isinstance(self._by, str):
-            found = np.asarray(self._by)[batch.index]
+            found = self._array(batch)
         elif self._by == "target":
             found = self._target(batch)
         else:
@@ -96,6 +96,15 @@ class Slices:
                 f"{nest.describe(values)} for {len(batch.index)} examples."
             )
         return values.reshape(-1)
+
+    def _array(self, batch):
+        labels = np.asarray(self._by)
+        if not labels.ndim or len(labels) <= batch.index.max(initial=-1):
+            raise ConfigurationError(
+                f"{self._call}: `by` as an array must have a label for each example. Received: "
+                f"{nest.describe(labels)} for at least {batch.index.max(initial=-1) + 1} examples."
+            )
+        return labels[batch.index]
 
     def _target(self, batch):
         leaves = [] if batch.y is None else nest.flatten(batch.y)
