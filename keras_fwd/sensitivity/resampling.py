@@ -56,9 +56,10 @@ class Bootstrap:
         ordered = sorted_rows(replicates)
         bias = normal_quantile(np.mean(ordered < value, axis=0))
         shift = np.mean(left_out, axis=0) - left_out
-        spread = np.sum(shift**2, axis=0)
+        square = np.square(shift)
+        spread, third = np.sum(square, axis=0), np.sum(square * shift, axis=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            skew = np.where(spread > 0, np.sum(shift**3, axis=0) / (6 * spread**1.5), 0.0)
+            skew = np.where(spread > 0, third / (6 * spread**1.5), 0.0)
         ends = []
         for sign in (-1, 1):
             moved = bias + sign * self._tail
