@@ -1,6 +1,6 @@
 """Time and memory of a sensitivity report against the derivatives alone and against TensorFlow.
 
-    python benchmarks/sensitivity.py [--memory]
+    python benchmarks/sensitivity.py [--examples N] [--memory]
 
 30 features, 3 outputs, 10 000 examples, a net with two hidden layers of 128. Each side traces anew
 and reads the same data in batches of 500, one after the other in every round:
@@ -78,8 +78,8 @@ SIDES = {
 }
 
 
-def compare(rounds):
-    x = np.random.default_rng(0).normal(size=(EXAMPLES, FEATURES)).astype("float32")
+def compare(rounds, examples):
+    x = np.random.default_rng(0).normal(size=(examples, FEATURES)).astype("float32")
     model, times = build(), {name: [] for name in SIDES}
     for _ in range(rounds + 1):
         for name, run in SIDES.items():
@@ -113,6 +113,7 @@ def stream(examples):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--stream", type=int)
     options = parser.parse_args()
@@ -122,7 +123,7 @@ def main():
         for examples in (10_000, 1_000_000):
             subprocess.run([sys.executable, __file__, "--stream", str(examples)], check=True)
     else:
-        compare(options.rounds)
+        compare(options.rounds, options.examples)
 
 
 if __name__ == "__main__":

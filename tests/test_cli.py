@@ -161,7 +161,8 @@ def test_a_report_is_printed(run, calls):
     assert data.dtype == np.float32
     assert options == {
         "feature_names": ("weight", "year", "power"), "features": None, "outputs": None,
-        "by": None, "interactions": 0, "max_examples": None, "seed": 0, "batch_size": None, "discrete": (),
+        "by": None, "interactions": 0, "max_examples": None, "seed": 0,
+        "batch_size": None, "discrete": (),
         "progress": False,
     }  # fmt: skip
 
