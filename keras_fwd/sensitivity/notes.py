@@ -75,7 +75,7 @@ def _on_method(run, report):
             "All interactions are 0: where a model is piecewise linear (ReLU, max pooling), its "
             "second derivatives are 0 at almost every example, though features do act together."
         )
-    groups = run.analysis and run._places.groups
+    groups = run.groups
     if not run.analysis.resamples:
         yield f"Errors are those of a jackknife over {groups} groups of examples: rough ones."
     elif groups < GROUPS:

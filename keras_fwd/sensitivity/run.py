@@ -44,6 +44,11 @@ class Run:
         self._parts, self._pairs = {}, None
         self._places: Any = None
 
+    @property
+    def groups(self):
+        """How many groups of examples the bootstrap has."""
+        return self._places.groups
+
     def report(self, show):
         """The report; `show` says whether there is a progress bar."""
         call = self.analysis.call
