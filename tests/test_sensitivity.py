@@ -354,6 +354,7 @@ MISFITS = {
     "unbatched": (nonlinear_model, tf.data.Dataset.from_tensor_slices(X), "must be batched"),
     "scalars": (nonlinear_model, tf.data.Dataset.from_tensor_slices(X[:, 0]), "must be batched"),
     "too_many": (nonlinear_model, [X, X], "one array for each input of the model, 1 in all"),
+    "columns": (nonlinear_model, X[:, :2], "the shape of the model's input"),
     "missing": (mixed_model, {"left": X}, "Missing: ['city', 'right']"),
     "lengths": (mixed_model, {**mixed_inputs(), "right": X}, "equally long"),
     "ragged": (nonlinear_model, RAGGED, "must be a dense tensor"),

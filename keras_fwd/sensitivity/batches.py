@@ -203,7 +203,18 @@ def _fit(call, leaf, wanted):
             f"{call}: `data` must fit the model's input {wanted.name!r}, {nest.describe(wanted)}. "
             f"Received: {nest.describe(leaf)}. A tf.data.Dataset must be batched: `.batch(256)`."
         )
+    if rank == received and not _compatible(tuple(leaf.shape)[1:], tuple(wanted.shape)[1:]):
+        raise StructureError(
+            f"{call}: `data` must have the shape of the model's input {wanted.name!r}, "
+            f"{nest.describe(wanted)}. Received: {nest.describe(leaf)}. Give the columns that the "
+            "model was trained on, without the target."
+        )
     return tf.cast(nest.to_tensor(call, "data", leaf), wanted.dtype)
+
+
+def _compatible(shape, wanted):
+    pairs = zip(shape, wanted, strict=True)
+    return all(a is None or b is None or a == b for a, b in pairs)
 
 
 def _cast(leaf, dtype):

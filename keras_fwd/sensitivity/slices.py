@@ -85,7 +85,7 @@ class Slices:
             found = self._by(*arguments)
         elif not isinstance(self._by, str):
             found = self._array(batch)
-        elif self._by == "target":
+        elif self._by == "target" and not _has(batch.raw, "target"):
             found = self._target(batch)
         else:
             found = self._column(batch)
@@ -118,7 +118,7 @@ class Slices:
         return target.argmax(axis=1) if one_hot else target.reshape(len(target), -1)[:, 0]
 
     def _column(self, batch):
-        if isinstance(batch.raw, dict) and self._by in batch.raw:
+        if _has(batch.raw, self._by):
             return np.asarray(batch.raw[self._by]).reshape(len(batch.index), -1)[:, 0]
         if self._by in batch.columns:
             leaf, place = batch.columns[self._by]
@@ -137,3 +137,7 @@ def _key(value):
 
 def _order(key):
     return (isinstance(key, str), key)
+
+
+def _has(raw, name):
+    return isinstance(raw, dict) and name in raw
