@@ -145,6 +145,7 @@ def test_a_rejected_step_says_so_and_the_trials_count_by_the_largest():
     assert status.code == StepStatus.REJECTED and status.reduction > 1e6 and status.step > 1e4
 
 
+@pytest.mark.slow
 def test_kfac_says_how_its_steps_ended():
     model = net()
     for optimizer in (keras_fwd.KFAC(), keras_fwd.KFAC(1e-3)):
@@ -258,6 +259,7 @@ def test_a_direction_that_is_not_finite_stops_with_its_status(solver):
 # --- the callback --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}], ids=str
 )

@@ -277,6 +277,7 @@ def test_a_learning_rate_of_zero_moves_nothing():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_model_without_matrices_is_trained_with_a_warning():
     model = keras.Sequential([keras.Input([3, 4]), L.LSTM(2)])
     model.compile(KFAC(), "mse")

@@ -137,6 +137,7 @@ def test_every_kind_of_model_takes_the_same_step(case):
     assert logs[0]["reduction_ratio"] > 0
 
 
+@pytest.mark.slow
 def test_regularizers_are_in_the_preconditioner(monkeypatch):
     def strong():
         model, x, y = badly_scaled()

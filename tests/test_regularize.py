@@ -412,6 +412,7 @@ def test_large_seeds_draw_different_numbers():
     assert len(values) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SpectralJacobian", "Lipschitz"])
 def test_a_second_derivative_at_fixed_vectors_is_refused(name, float64):
     layer, x = L.Dense(2, "tanh"), tf.constant(data()[0])
