@@ -120,7 +120,7 @@ class Accumulator:
         """All measures with their errors.
 
         Args:
-            constants: Poincaré constants, `[features]`.
+            constants: Poincaré constants and their relative standard errors, `[features]` each.
             members: A tuple of indices for each group of features.
             counted: Which features count in the sum of total indices of a group.
             confidence: Of the intervals.
@@ -130,6 +130,7 @@ class Accumulator:
             `(measures, pooled, groups)`: dicts of `Estimate`s by the names of the measures.
         """
         bootstrap, sums = self._bootstrap(confidence, seen)
+        noisy = bootstrap.noisy(*constants)
         inside = np.zeros((len(members), len(self.is_switch)))
         for row, group in zip(inside, members, strict=True):
             row[list(group)] = 1.0
@@ -137,7 +138,10 @@ class Accumulator:
         for part in resampling.chunks(*self._size, self._resamples):
             three = bootstrap.three(_rows_of(sums, part))
             three[0].update(self._spreads(part))
-            three = [self._measures(sums, constants, part) for sums in three]
+            three = [
+                self._measures(sums, values[..., part, None], part)
+                for sums, values in zip(three, (constants[0], noisy, constants[0]), strict=True)
+            ]
             both = [{**values, **_prefixed(measures.pooled(values))} for values in three]
             estimates = _estimates(bootstrap, both)
             pooled.append(_unprefixed(estimates))
@@ -157,10 +161,10 @@ class Accumulator:
         )
 
     def replicates(self, constants, confidence, seen, name):
-        """A measure of every resample, `[resamples, features, outputs]`."""
+        """A measure of every resample, `[resamples, features, outputs]`; the constants are held."""
         bootstrap, sums = self._bootstrap(confidence, seen)
         _, resampled, _ = bootstrap.three(sums)
-        found = self._measures(resampled, constants, slice(None))
+        found = self._measures(resampled, constants[0][:, None], slice(None))
         return {**found, "dgsm": np.square(found["rms"])}.get(name)
 
     def _bootstrap(self, confidence, seen):
@@ -180,7 +184,7 @@ class Accumulator:
             for v in "xy"
         }
         sums = {**spreads, **sums, "count": count}
-        return measures.of_sums(sums, constants[part, None], self.is_switch[part, None])
+        return measures.of_sums(sums, constants, self.is_switch[part, None])
 
     def _distribution(self, confidence):
         """The share of positive values, and the quantiles of the sample."""

@@ -36,6 +36,7 @@ class Bootstrap:
 
     def __init__(self, groups, seed, confidence, resamples):
         self.groups = groups
+        self._seed = seed
         random = np.random.default_rng([seed, 3])
         draws = random.integers(groups, size=(resamples, groups))
         draws += groups * np.arange(resamples)[:, None]
@@ -48,6 +49,16 @@ class Bootstrap:
         total = {name: array.sum(axis=0, keepdims=True) for name, array in sums.items()}
         resampled = {name: _weighted(self.weights, array) for name, array in sums.items()}
         return total, resampled, {name: total[name] - array for name, array in sums.items()}
+
+    def noisy(self, values, errors):
+        """Numbers from elsewhere as known with relative errors: `[resamples, …]`, log-normal.
+
+        Where the errors are 0, or nothing is resampled, the values themselves.
+        """
+        if not len(self.weights) or not np.any(errors):
+            return values
+        noise = np.random.default_rng([self._seed, 5]).normal(size=(len(self.weights), len(values)))
+        return values * np.exp(errors * noise)
 
     def estimate(self, value, replicates, left_out):
         """The `Estimate` of a measure from its values for the three sets of sums."""

@@ -243,18 +243,19 @@ class Run:
         return dataclasses.replace(report, notes=tuple(notes.of(self, report, whole)))
 
     def _constants(self, accumulator):
-        """Poincaré constants of the features with derivatives; NaN for switches."""
+        """Poincaré constants of the features with derivatives, NaN for switches; their errors."""
         count = len(self.plan.names)
-        constants = np.full(len(self.is_switch), np.nan)
-        constants[:count] = poincare.constants(
+        constants, errors = np.full(len(self.is_switch), np.nan), np.zeros(len(self.is_switch))
+        constants[:count], errors[:count] = poincare.constants(
             self.analysis.marginals,
             self.plan.names,
             accumulator.sample().features[:, :count],
             accumulator.low[:count],
             accumulator.high[:count],
             accumulator.feature_std[:count],
+            accumulator.examples,
         )
-        return constants
+        return constants, errors
 
 
 @dataclasses.dataclass
@@ -266,7 +267,7 @@ class Source:
     """
 
     accumulator: Accumulator
-    constants: np.ndarray
+    constants: tuple
     settings: tuple
     key: tuple
 
