@@ -85,7 +85,10 @@ for name, epochs, net, took in rows:
     print(f"  {name:<16}{epochs:>8}{took:>9.1f}{reached}")
 
 # %% Which inputs drive fuel consumption?
-report = keras_fwd.sensitivity_report(model, x_train, feature_names=names, output_names=["mpg"])
+# Numbers of cylinders and countries are codes: for them, what switching from one to another does.
+report = keras_fwd.sensitivity_report(
+    model, x_train, names, output_names=["mpg"], discrete=["cylinders", "origin"]
+)
 print()
 print(report)
 
