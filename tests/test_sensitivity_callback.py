@@ -231,7 +231,7 @@ def curved():
 
 
 def test_errors_without_resamples_are_about_those_of_the_bootstrap():
-    model, x = curved(), 3 * RANDOM.normal(size=(400, 3))
+    model, x = curved(), 3 * np.random.default_rng(0).normal(size=(400, 3))
     rough, fine = (
         Analysis("test", model, resamples=resamples).report(x) for resamples in (0, 1000)
     )

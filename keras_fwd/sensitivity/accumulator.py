@@ -130,7 +130,7 @@ class Accumulator:
             `(measures, pooled, groups)`: dicts of `Estimate`s by the names of the measures.
         """
         bootstrap, sums = self._bootstrap(confidence, seen)
-        noisy = bootstrap.noisy(*constants)
+        constants = bootstrap.noisy(*constants)
         inside = np.zeros((len(members), len(self.is_switch)))
         for row, group in zip(inside, members, strict=True):
             row[list(group)] = 1.0
@@ -140,7 +140,7 @@ class Accumulator:
             three[0].update(self._spreads(part))
             three = [
                 self._measures(sums, values[..., part, None], part)
-                for sums, values in zip(three, (constants[0], noisy, constants[0]), strict=True)
+                for sums, values in zip(three, constants, strict=True)
             ]
             both = [{**values, **_prefixed(measures.pooled(values))} for values in three]
             estimates = _estimates(bootstrap, both)

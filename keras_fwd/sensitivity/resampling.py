@@ -51,14 +51,22 @@ class Bootstrap:
         return total, resampled, {name: total[name] - array for name, array in sums.items()}
 
     def noisy(self, values, errors):
-        """Numbers from elsewhere as known with relative errors: `[resamples, …]`, log-normal.
+        """Numbers from elsewhere, known with relative errors, for the three sets of sums.
 
-        Where the errors are 0, or nothing is resampled, the values themselves.
+        Log-normal in the resamples. Without these, the jackknife's variance sees them: signs of
+        each group, of a size that gives the error.
+
+        Returns:
+            `(values, of the resamples, of all but one group)`.
         """
-        if not len(self.weights) or not np.any(errors):
-            return values
-        noise = np.random.default_rng([self._seed, 5]).normal(size=(len(self.weights), len(values)))
-        return values * np.exp(errors * noise)
+        random, count = np.random.default_rng([self._seed, 5]), len(values)
+        resamples = len(self.weights)
+        if resamples or self.groups < 2:
+            noise = random.normal(size=(resamples, count))
+            return values, values * np.exp(errors * noise), values
+        signs = np.where(np.arange(self.groups) % 2, 1.0, -1.0)[:, None] * np.ones(count)
+        signs = random.permuted(signs, axis=0) / np.sqrt(self.groups - 1)
+        return values, np.zeros((0, count)), values * np.exp(errors * signs)
 
     def estimate(self, value, replicates, left_out):
         """The `Estimate` of a measure from its values for the three sets of sums."""
