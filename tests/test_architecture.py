@@ -188,6 +188,7 @@ FLOORS = {
         "sensitivity.slices",
         "sensitivity.stream",
         "sensitivity.progress",
+        "sensitivity.background",
         "sensitivity.notes",
         "sensitivity.about",
         "sensitivity.plan",

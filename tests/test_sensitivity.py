@@ -12,6 +12,7 @@ from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.sensitivity import SensitivityReport, sensitivity_report
 from keras_fwd.sensitivity.accumulator import Accumulator
 from keras_fwd.sensitivity.analysis import Analysis
+from keras_fwd.sensitivity.background import Background
 from keras_fwd.sensitivity.measures import MEASURES, QUANTILES
 from keras_fwd.sensitivity.moments import GroupSums, Moments, Reservoir
 
@@ -621,6 +622,20 @@ def test_an_interrupted_report_is_that_of_what_was_done(capsys):
 
     with pytest.raises(KeyboardInterrupt):
         sensitivity_report(nonlinear_model(), AtOnce(X))
+
+
+def test_an_error_in_the_background_is_raised_by_the_next_call_or_at_the_end():
+    def fail():
+        raise ValueError("in the background")
+
+    done = []
+    with pytest.raises(ValueError, match="in the background"), Background() as background:
+        background(done.append, 1)
+        background(fail)
+        background(done.append, 2)
+    assert done == [1]
+    with pytest.raises(ValueError, match="in the background"), Background() as background:
+        background(fail)
 
 
 def test_a_frame_names_its_columns_and_need_not_be_cut_to_numbers():

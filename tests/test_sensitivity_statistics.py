@@ -108,7 +108,7 @@ def test_quantiles_and_shares_have_intervals_that_cover():
     inside = {"q": [], "p": []}
     for _ in range(400):
         values = random.exponential(size=(200, 1))
-        estimate = resampling.quantile_estimate(np.sort(values, axis=0), 0.25, 0.95)
+        estimate = resampling.quantile_estimate(np.sort(values.T), 0.25, 0.95)
         inside["q"].append(estimate.low[0] <= -np.log(0.75) <= estimate.high[0])
         share = resampling.share_estimate((values < 0.1).sum(0), 200, 0.95)
         inside["p"].append(share.low[0] <= 1 - np.exp(-0.1) <= share.high[0])

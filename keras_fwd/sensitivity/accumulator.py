@@ -1,7 +1,5 @@
 """Derivatives that arrive batch by batch, and the estimates that come of them."""
 
-import math
-
 import numpy as np
 
 from keras_fwd.sensitivity import measures, resampling
@@ -134,8 +132,8 @@ class Accumulator:
         inside = np.zeros((len(members), len(self.is_switch)))
         for row, group in zip(inside, members, strict=True):
             row[list(group)] = 1.0
-        found, pooled, together = [], [], [{}, {}, {}]
-        for part in resampling.chunks(*self._size, self._resamples):
+
+        def of_some(part):
             three = bootstrap.three(_rows_of(sums, part))
             three[0].update(self._spreads(part))
             three = [
@@ -143,17 +141,17 @@ class Accumulator:
                 for sums, values in zip(three, constants, strict=True)
             ]
             both = [{**values, **_prefixed(measures.pooled(values))} for values in three]
-            estimates = _estimates(bootstrap, both)
-            pooled.append(_unprefixed(estimates))
-            found.append(estimates)
-            for total, values in zip(together, three, strict=True):
-                measures.add_groups(total, values, inside[:, part], counted[part])
-        found, pooled = _joined(found), _joined(pooled)
+            shares = [measures.shares(v, inside[:, part], counted[part]) for v in three]
+            return bootstrap.estimates(both), shares
+
+        some = map(of_some, resampling.chunks(*self._size, self._resamples))
+        found, shares = zip(*some, strict=True)
+        found, pooled = _joined(found), _joined([_unprefixed(estimates) for estimates in found])
         found["dgsm"] = _squared(found["rms"])
         found |= self._distribution(confidence)
         pooled["positive"] = found["positive"].map(lambda a: np.mean(a, axis=1, keepdims=True))
-        groups = [measures.of_groups(total) for total in together]
-        together = _estimates(bootstrap, groups) if members else {}
+        groups = [measures.of_groups(parts) for parts in zip(*shares, strict=True)]
+        together = bootstrap.estimates(groups) if members else {}
         return (
             self._named(found, measures.MEASURES),
             self._named(pooled, measures.POOLED),
@@ -188,7 +186,9 @@ class Accumulator:
 
     def _distribution(self, confidence):
         """The share of positive values, and the quantiles of the sample."""
-        ordered = resampling.sorted_rows(self._sample.arrays[1])
+        sample = self._sample.arrays[1]
+        ordered = np.ascontiguousarray(np.moveaxis(sample, 0, -1))
+        ordered.sort(axis=-1)
         return {
             "positive": resampling.share_estimate(self._positive, self.examples, confidence),
             **{
@@ -215,25 +215,6 @@ def _products(x, inverse):
 def _rows_of(sums, part):
     """The sums of some features; those without features as they are."""
     return {name: array if array.shape[1] == 1 else array[:, part] for name, array in sums.items()}
-
-
-def _estimates(bootstrap, three):
-    """The estimates of several measures, side by side in one go."""
-    names, shapes = list(three[0]), [value.shape[1:] for value in three[0].values()]
-    sizes = [math.prod(shape) for shape in shapes]
-    value, replicates, left_out = (
-        np.concatenate(
-            [v.reshape(len(v), size) for v, size in zip(values.values(), sizes, strict=True)],
-            axis=1,
-        )
-        for values in three
-    )
-    estimate = bootstrap.estimate(value[0], replicates, left_out)
-    ends = np.cumsum(sizes)
-    return {
-        name: estimate.map(lambda a, e=end, n=size, s=shape: a[e - n : e].reshape(s))
-        for name, end, size, shape in zip(names, ends, sizes, shapes, strict=True)
-    }
 
 
 def _prefixed(found):

@@ -78,11 +78,8 @@ class PairSearch:
         rms = [np.sqrt(sums["square"] / sums["count"]) for sums in three]
         strength = np.mean(np.square(ratio * rms[0][0]), axis=1)
         order = np.argsort(-strength, kind="stable")[: self.pairs]
-        found = {}
-        for name, factor in (("rms", 1.0), ("standardized_rms", ratio)):
-            value, replicates, left_out = (factor * r for r in rms)
-            estimate = bootstrap.estimate(value[0], replicates, left_out)
-            found[name] = estimate.map(lambda a, order=order: a[order])
+        found = bootstrap.estimates([{"rms": r, "standardized_rms": ratio * r} for r in rms])
+        found = {name: e.map(lambda a, order=order: a[order]) for name, e in found.items()}
         return Interactions(pairs[order], found, len(squares))
 
     def _batches(self, size):

@@ -92,32 +92,34 @@ def pooled(measures):
     }
 
 
-def add_groups(totals, found, inside, counted):
-    """Add some features' share of the strengths of their groups to `totals`.
+def shares(found, inside, counted):
+    """Some features' share of the strengths of groups: a dict, `[…, groups, outputs]` each.
 
     Args:
-        totals: Dict, `[…, groups, outputs]` each.
         found: Measures of these features.
         inside: 1 where a feature belongs to a group, `[groups, features]`.
         counted: Which features count in the sum of total indices: of the switches of one discrete
             feature, which all carry its index, only one.
     """
+    if not len(inside):
+        return {}
     squares = np.square(found["standardized_rms"])
-    shares = {
+    return {
         "standardized_rms": inside @ squares,
         "total_index_bound": (inside * counted) @ np.nan_to_num(found["total_index_bound"]),
     }
-    for name, share in shares.items():
-        totals[name] = totals.get(name, 0.0) + share
 
 
-def of_groups(totals):
-    """Measures of groups of features, `[…, groups, outputs]`.
+def of_groups(parts):
+    """Measures of groups of features, `[…, groups, outputs]`, from the shares of all features.
 
     Root of the sum of squared standardized rms: the typical size of a gradient by all of them; and
     the sum of the bounds, which bounds the total index of the group (independent features).
     """
-    return {**totals, "standardized_rms": np.sqrt(totals["standardized_rms"])}
+    totals = {name: sum(part[name] for part in parts) for name in parts[0]}
+    if "standardized_rms" in totals:
+        totals["standardized_rms"] = np.sqrt(totals["standardized_rms"])
+    return totals
 
 
 def _quotient(numerator, denominator):

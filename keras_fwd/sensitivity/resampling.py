@@ -11,6 +11,7 @@ References:
     quantiles: David and Nagaraja, Order Statistics (2003), section 7.1.
 """
 
+import math
 import statistics
 
 import numpy as np
@@ -68,39 +69,66 @@ class Bootstrap:
         signs = random.permuted(signs, axis=0) / np.sqrt(self.groups - 1)
         return values, np.zeros((0, count)), values * np.exp(errors * signs)
 
-    def estimate(self, value, replicates, left_out):
-        """The `Estimate` of a measure from its values for the three sets of sums."""
-        if not len(replicates):
+    def estimates(self, three):
+        """The `Estimate`s of measures from their values for the three sets of sums.
+
+        Args:
+            three: Dicts of arrays `[n, …]` by name: of all examples, of each resample, and of all
+                but one group.
+
+        Returns:
+            Dict of `Estimate`s `[…]`.
+        """
+        shapes = [value.shape[1:] for value in three[0].values()]
+        sizes = [math.prod(shape) for shape in shapes]
+        ends = np.cumsum(sizes)
+        value, replicates, left_out = (_side_by_side(list(v.values()), sizes, ends) for v in three)
+        estimate = self._estimate(value[:, 0], replicates, left_out)
+        return {
+            name: estimate.map(lambda a, e=end, n=size, s=shape: a[e - n : e].reshape(s))
+            for name, end, size, shape in zip(three[0], ends, sizes, shapes, strict=True)
+        }
+
+    def _estimate(self, value, replicates, left_out):
+        """The `Estimate` of numbers.
+
+        Args:
+            value: `[numbers]`.
+            replicates: `[numbers, resamples]`; they are sorted in place.
+            left_out: `[numbers, groups]`.
+        """
+        if not replicates.shape[-1]:
             return self._by_jackknife(value, left_out)
-        ordered = sorted_rows(replicates)
-        bias = normal_quantile(np.mean(ordered < value, axis=0))
-        shift = np.mean(left_out, axis=0) - left_out
+        replicates.sort(axis=-1)  # NaN last
+        bias = normal_quantile(np.mean(replicates < value[:, None], axis=-1))
+        shift = np.mean(left_out, axis=-1, keepdims=True) - left_out
         square = np.square(shift)
-        spread, third = np.sum(square, axis=0), np.sum(square * shift, axis=0)
+        spread, third = np.sum(square, axis=-1), np.sum(square * shift, axis=-1)
         with np.errstate(divide="ignore", invalid="ignore"):
             skew = np.where(spread > 0, third / (6 * spread**1.5), 0.0)
-        ends = []
+        ends, last = [], replicates.shape[-1] - 1
         for sign in (-1, 1):
             moved = bias + sign * self._tail
-            place = normal_share(bias + moved / (1 - skew * moved)) * len(ordered) - 0.5
-            ends.append(_at(ordered, np.nan_to_num(np.clip(place, 0, len(ordered) - 1))))
-        stderr = np.std(replicates, axis=0, ddof=1)
+            place = normal_share(bias + moved / (1 - skew * moved)) * (last + 1) - 0.5
+            ends.append(_at(replicates, np.nan_to_num(np.clip(place, 0, last))))
+        stderr = np.std(replicates, axis=-1, ddof=1)
         open_ = np.isnan(value) | np.isnan(stderr)
         low, high = (np.where(open_, np.nan, end) for end in ends)
         return Estimate(value, stderr, np.minimum(low, value), np.maximum(high, value))
 
     def _by_jackknife(self, value, left_out):
-        shift = np.mean(left_out, axis=0) - left_out
-        stderr = np.sqrt(np.sum(shift**2, axis=0) * (self.groups - 1) / self.groups)
+        shift = np.mean(left_out, axis=-1, keepdims=True) - left_out
+        stderr = np.sqrt(np.sum(shift**2, axis=-1) * (self.groups - 1) / self.groups)
         return Estimate(value, stderr, value - self._tail * stderr, value + self._tail * stderr)
 
 
-def sorted_rows(array):
-    """Sorted along axis 0, NaN last: along the last axis of a copy, where sorting is fast."""
-    count, *shape = array.shape
-    columns = np.ascontiguousarray(array.reshape(count, -1).T)
-    columns.sort(axis=1)
-    return np.ascontiguousarray(columns.T).reshape(count, *shape)
+def _side_by_side(arrays, sizes, ends):
+    """Arrays `[n, …]` as one of `[all numbers, n]`: along the last axis, sorting is fast."""
+    count = len(arrays[0])
+    beside = np.empty((ends[-1], count))
+    for array, size, end in zip(arrays, sizes, ends, strict=True):
+        beside[end - size : end] = array.reshape(count, size).T
+    return beside
 
 
 def share_estimate(positive, count, confidence):
@@ -116,20 +144,16 @@ def quantile_estimate(ordered, level, confidence):
     """A quantile with the interval between two order statistics, free of any distribution.
 
     Args:
-        ordered: A sample, sorted along axis 0.
+        ordered: A sample, sorted along the last axis.
         level: Of the quantile, between 0 and 1.
         confidence: Of the interval.
     """
     z = normal_quantile((1 + confidence) / 2)
-    count = len(ordered)
+    count = ordered.shape[-1]
     half = z * np.sqrt(count * level * (1 - level))
     center = level * (count - 1)
-    low, high = (
-        _at(ordered, np.full(ordered.shape[1:], np.clip(center + side * half, 0, count - 1)))
-        for side in (-1, 1)
-    )
-    value = _at(ordered, np.full(ordered.shape[1:], center))
-    return Estimate(value, (high - low) / (2 * z), low, high)
+    low, high = (_at(ordered, np.clip(center + side * half, 0, count - 1)) for side in (-1, 1))
+    return Estimate(_at(ordered, center), (high - low) / (2 * z), low, high)
 
 
 def normal_quantile(share):
@@ -156,10 +180,11 @@ def chunks(rows, outputs, resamples):
 
 
 def _at(ordered, place):
-    """Values at fractional places along axis 0."""
+    """Values at fractional places along the last axis: one place, or one for each other entry."""
+    place = np.broadcast_to(place, ordered.shape[:-1])
     below = np.floor(place).astype(int)
-    above = np.minimum(below + 1, len(ordered) - 1)
-    low, high = (np.take_along_axis(ordered, i[None], axis=0)[0] for i in (below, above))
+    above = np.minimum(below + 1, ordered.shape[-1] - 1)
+    low, high = (np.take_along_axis(ordered, i[..., None], axis=-1)[..., 0] for i in (below, above))
     return np.where(low == high, low, low + (place - below) * (high - low))
 
 

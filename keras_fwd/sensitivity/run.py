@@ -11,14 +11,15 @@ from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.sensitivity import notes, poincare, progress
 from keras_fwd.sensitivity.about import About
 from keras_fwd.sensitivity.accumulator import Accumulator, group_count
+from keras_fwd.sensitivity.background import Background
 from keras_fwd.sensitivity.estimates import Groups
 from keras_fwd.sensitivity.interactions import PairSearch
 from keras_fwd.sensitivity.moments import Places
 from keras_fwd.sensitivity.report import SensitivityReport
 from keras_fwd.sensitivity.switches import MAX_SWITCHES
 
-#: Bytes that the derivatives of one batch may take.
-BATCH_BYTES = 2**27
+#: Bytes that the derivatives of one batch may take; those of two are held at a time.
+BATCH_BYTES = 2**26
 
 
 class Run:
@@ -55,10 +56,11 @@ class Run:
         with progress.bar(call, show, self._stream.total()) as advance:
             try:
                 self._look()
-                for batch in self._stream:
-                    self._begin(batch)
-                    self._take(batch)
-                    advance(len(batch.index))
+                with Background() as background:
+                    for batch in self._stream:
+                        self._begin(batch)
+                        self._take(batch, background)
+                        advance(len(batch.index))
             except KeyboardInterrupt:
                 if self._all is None or not self._all.examples:
                     raise
@@ -130,16 +132,17 @@ class Run:
         self._size = max(1, BATCH_BYTES // (8 * len(features) * outputs))
         self._digest = 0
 
-    def _take(self, batch):
+    def _take(self, batch, background):
         labels = None if self._slices is None else self._slices.labels(batch)
         places = self._places(len(batch.index))
         for start in range(0, len(batch.index), self._size):
             rows = slice(start, start + self._size)
             x = nest.pack(batch.x, [leaf[rows] for leaf in nest.flatten(batch.x)])
-            self._take_part(x, places[rows], None if labels is None else labels[rows])
+            part = places[rows], None if labels is None else labels[rows]
+            background(self._sum_up, x, self._values(x), *part)
 
-    def _take_part(self, x, places, labels):
-        features, y, d, index = self._values(x)
+    def _sum_up(self, x, values, places, labels):
+        features, y, d, index = values
         finite = np.isfinite(features).all(axis=1) & np.isfinite(y).all(axis=1)
         finite &= np.isfinite(d).all(axis=(1, 2))
         self._digest = zlib.crc32(np.ascontiguousarray(features), self._digest)
