@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest, nested_layers
+from keras_fwd import double_gradient, functional, given, nest, nested_layers
 from keras_fwd.errors import StructureError
 
 ROUNDS = 7
@@ -38,7 +38,7 @@ def run_once(fn, function, primals):
     except Exception as error:
         raise StructureError(
             f"find_leaks: `inputs` must be what {getattr(fn, 'name', fn)!r} takes. Received: "
-            f"{nest.describe(primals)} ({type(error).__name__}: {str(error).splitlines()[0]})."
+            f"{given.describe(primals)} ({type(error).__name__}: {str(error).splitlines()[0]})."
         ) from error
     finally:
         keras.Layer.__call__ = own

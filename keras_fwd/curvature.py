@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, losses, model, nest
+from keras_fwd import double_gradient, functional, given, losses, model_losses, nest
 from keras_fwd.errors import ConfigurationError, KerasFwdError, StructureError
 from keras_fwd.leaks import scan
 from keras_fwd.linear_map import LinearMap
@@ -57,7 +57,7 @@ def loss_kind(loss, at_logits):
     References:
         Triggs et al., Bundle adjustment: a modern synthesis (2000), section 4.3.
     """
-    function = model.loss_function(loss)
+    function = model_losses.loss_function(loss)
     if function in _FLAT:
         raise ConfigurationError(
             "Gauss-Newton needs a `loss` that is twice differentiable with curvature in the "
@@ -90,7 +90,7 @@ def loss_hessian(loss_of_leaves, leaves):
         if value.shape.rank != 0:
             raise StructureError(
                 "gauss_newton: `loss` must return a scalar; use a reduction. "
-                f"Received: {nest.describe(value)}."
+                f"Received: {given.describe(value)}."
             )
         gradients = pull(tf.ones_like(value))
         if not tf.executing_eagerly():  # eager calls are traced once, so they come here too
@@ -199,7 +199,7 @@ def gauss_newton(fn, loss, primals, targets, wrt="weights"):
         seen["outputs"] = outputs
         seen["losses"] = _per_leaf(losses, outputs)
         pairs = zip(nest.flatten(outputs), seen["losses"], strict=True)
-        return [model.curvature_leaf(leaf, one) for leaf, one in pairs]
+        return [model_losses.curvature_leaf(leaf, one) for leaf, one in pairs]
 
     if isinstance(wrt, str) and wrt == "weights":
         wrt = functional.resolve("gauss_newton", fn, primals, wrt).sources
@@ -207,12 +207,12 @@ def gauss_newton(fn, loss, primals, targets, wrt="weights"):
     for leaf, one, output in zip(
         leaves, seen["losses"], nest.flatten(seen["outputs"]), strict=True
     ):
-        loss_kind(one, model.is_logits(leaf, output, one))
+        loss_kind(one, model_losses.is_logits(leaf, output, one))
     targets = nest.flatten(targets)
 
     def total(points):
         pairs = zip(points, nest.flatten(seen["outputs"]), seen["losses"], strict=True)
-        outputs = [model.model_output(leaf, output, one) for leaf, output, one in pairs]
+        outputs = [model_losses.model_output(leaf, output, one) for leaf, output, one in pairs]
         return tf.add_n(list(map(_value, seen["losses"], targets, outputs)))
 
     return J.T @ loss_hessian(total, leaves) @ J
@@ -228,6 +228,6 @@ def _per_leaf(losses, outputs):
     if len(flat) != count:
         raise StructureError(
             "gauss_newton: `loss` must name one loss for each output. Received: "
-            f"{len(flat)} losses for {nest.describe(outputs)}."
+            f"{len(flat)} losses for {given.describe(outputs)}."
         )
     return flat

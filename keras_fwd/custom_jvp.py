@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_fwd import functional, nest, passes
+from keras_fwd import functional, given, nest, passes
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.leaks import closure, flow
 from keras_fwd.leaks.transposes import local
@@ -75,7 +75,7 @@ class custom_jvp:
                 f"it one with `@{self.name}.defjvp`."
             )
         leaves = [
-            nest.to_tensor("custom_jvp", f"primals{path}", leaf)
+            given.to_tensor("custom_jvp", f"primals{path}", leaf)
             for path, leaf in zip(nest.paths(primals), nest.flatten(primals), strict=True)
         ]
         return _Call(self, nest.pack(primals, leaves)).outputs()
@@ -145,15 +145,15 @@ class _Call:
         if not isinstance(result, tuple) or len(result) != 2:
             raise StructureError(
                 f"custom_jvp: the rule of {name} must return a pair (outputs, output_tangents). "
-                f"Received: {nest.describe(result)}."
+                f"Received: {given.describe(result)}."
             )
         outputs, pushed = result
         outputs = functional.as_tensors(f"the rule of {name}", outputs)
         floating = [y if nest.is_differentiable(y.dtype) else None for y in nest.flatten(outputs)]
         where = f"outputs of the rule of {name}"
-        nest.match("custom_jvp", where, nest.pack(outputs, floating), self.out_spec)
+        given.match("custom_jvp", where, nest.pack(outputs, floating), self.out_spec)
         where = f"output_tangents of the rule of {name}"
-        return nest.live(nest.match("custom_jvp", where, pushed, self.out_spec))
+        return nest.live(given.match("custom_jvp", where, pushed, self.out_spec))
 
     def pull(self, sources, cotangents):
         """`Jᵀ c`, a list like the sources, to be differentiated to any order.

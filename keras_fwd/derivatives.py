@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
+from keras_fwd import double_gradient, functional, given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.jacobians import jacobian  # noqa: F401 - imported from here
 from keras_fwd.leaks import scan, sealing
@@ -93,10 +93,10 @@ def fwd_gradients(ys, xs, grad_xs=None, assert_unused=False):
     spec = nest.pack(xs, nest.flatten(nest.spec(sources)))
     if None in nest.flatten(spec):
         raise StructureError(
-            f"fwd_gradients: `xs` must be floating-point tensors. Received: {nest.describe(xs)}."
+            f"fwd_gradients: `xs` must be floating-point tensors. Received: {given.describe(xs)}."
         )
     tangents = nest.pack(xs, [tf.ones_like(x) for x in sources]) if grad_xs is None else grad_xs
-    tangents = nest.flatten(nest.match("fwd_gradients", "grad_xs", tangents, spec))
+    tangents = nest.flatten(given.match("fwd_gradients", "grad_xs", tangents, spec))
     # Zeros: rules that clip their cotangent are linear there, and a 0/0 shows itself as NaN.
     dummies = [tf.zeros_like(y) for y in targets]
     scan.check_forward("fwd_gradients", sources, targets, nested=False)
@@ -125,5 +125,5 @@ def _check_scalar(value):
     if len(leaves) != 1 or leaves[0].shape.rank != 0:
         raise StructureError(
             "hessian: `fn` must return one scalar; sum or pick an output, or use `jacobian` of "
-            f"the gradient. Received: {nest.describe(value)}."
+            f"the gradient. Received: {given.describe(value)}."
         )

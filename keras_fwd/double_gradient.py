@@ -6,7 +6,7 @@ applied to a tangent `u`, is `J u`.
 
 import tensorflow as tf
 
-from keras_fwd import functional, nest, passes
+from keras_fwd import functional, given, nest, passes
 from keras_fwd.leaks import tracing
 from keras_fwd.linear_map import LinearMap
 
@@ -100,7 +100,7 @@ def jvp(fn, primals, tangents, wrt="inputs"):
     array([ 1., -1.], dtype=float32)
     """
     point = functional.resolve("jvp", fn, primals, wrt)
-    tangents = nest.match("jvp", "tangents", tangents, nest.spec(point.sources))
+    tangents = given.match("jvp", "tangents", tangents, nest.spec(point.sources))
     fuse = _check_by_tracing("jvp", fn, point)
     forward = passes.Forward("jvp", point, persistent=False, fuse=fuse)
     pullback = passes.Pullback(forward, persistent=False)
@@ -135,7 +135,7 @@ def vjp(fn, primals, cotangents, wrt="inputs"):
     point = functional.resolve("vjp", fn, primals, wrt)
     fuse = _check_by_tracing("vjp", fn, point, reverse=1)
     forward = passes.Forward("vjp", point, persistent=False, fuse=fuse)
-    cotangents = nest.match("vjp", "cotangents", cotangents, nest.spec(forward.outputs))
+    cotangents = given.match("vjp", "cotangents", cotangents, nest.spec(forward.outputs))
     return forward.outputs, forward.pull(cotangents)
 
 

@@ -6,7 +6,7 @@ With `SᵀS = H`, the loss's Hessian in the outputs (or logits), the type-2 Fish
 
 import tensorflow as tf
 
-from keras_fwd import curvature, model, nest
+from keras_fwd import curvature, model_losses, nest
 from keras_fwd.errors import ConfigurationError
 
 KINDS = ("type-2", "monte-carlo", "empirical")
@@ -101,7 +101,7 @@ class Cotangents:
         """The function `v -> Sᵀ v` of one leaf."""
         leaf, loss = self._leaves[place], self._pass.losses[place]
         output = nest.flatten(self._pass.outputs)[place]
-        kind = curvature.loss_kind(loss, model.is_logits(leaf, output, loss))
+        kind = curvature.loss_kind(loss, model_losses.is_logits(leaf, output, loss))
         hessian = self._on_leaf(place)
         if kind != "general":
             return curvature.hessian_root_transpose(kind, leaf, hessian)

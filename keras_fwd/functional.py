@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 
 
@@ -85,7 +85,7 @@ def resolve(call, fn, primals, wrt):
     """
     check_callable(call, "fn", fn)
     function = (lambda x: fn(x, training=False)) if is_layer(fn) else fn
-    tensors = nest.to_tensors(call, "primals", primals)
+    tensors = given.to_tensors(call, "primals", primals)
     primals = nest.pack(primals, tensors)
     if isinstance(wrt, str) and wrt == "inputs":
         _check_differentiable(call, tensors)
@@ -97,12 +97,12 @@ def _check_differentiable(call, tensors):
     if any(tensor.dtype.is_complex for tensor in tensors):
         raise StructureError(
             f"{call}: `primals` must be real; split a complex input into its real and imaginary "
-            f"part inside `fn`. Received: {nest.describe(tensors)}."
+            f"part inside `fn`. Received: {given.describe(tensors)}."
         )
     if not any(nest.is_differentiable(tensor.dtype) for tensor in tensors):
         raise StructureError(
             f"{call}: `primals` holds no floating-point tensor, so nothing can carry a tangent. "
-            f'Received: {nest.describe(tensors)}. Differentiate with wrt="weights", or start '
+            f'Received: {given.describe(tensors)}. Differentiate with wrt="weights", or start '
             "from the output of the embedding."
         )
 
@@ -147,11 +147,11 @@ def as_tensors(call, outputs):
         raise StructureError(
             f"{call}: `fn` must return a tensor or a nest of tensors. Received: {outputs!r}."
         )
-    tensors = nest.to_tensors(call, "fn(primals)", outputs)
+    tensors = given.to_tensors(call, "fn(primals)", outputs)
     if any(tensor.dtype.is_complex for tensor in tensors):
         raise StructureError(
             f"{call}: `fn` must return real tensors; return the real and the imaginary part of a "
-            f"complex one. Received: {nest.describe(outputs)}."
+            f"complex one. Received: {given.describe(outputs)}."
         )
     return nest.pack(outputs, tensors)
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
+from keras_fwd import double_gradient, functional, given, nest
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.vectorized import map_basis
@@ -96,7 +96,7 @@ def _forward_is_cheaper(mode, out_spec, in_spec):
     if (columns if forward else rows) is None:
         raise StructureError(
             "jacobian: the side that is run through must have a static size. Received: in "
-            f"{nest.describe(in_spec)}, out {nest.describe(out_spec)}, mode={mode!r}. Give the "
+            f"{given.describe(in_spec)}, out {given.describe(out_spec)}, mode={mode!r}. Give the "
             "tf.function fixed shapes, or use the other mode."
         )
     return forward
@@ -109,7 +109,7 @@ def _batch_size(primals, outputs, every=False):
     if any(leaf.shape.rank == 0 for leaf in leaves) or len(sizes) > 1:
         raise StructureError(
             "jacobian: with per_example=True, axis 0 of every input and output must be the same "
-            f"batch. Received: inputs {nest.describe(primals)}, outputs {nest.describe(outputs)}."
+            f"batch. Received: inputs {given.describe(primals)}, outputs {given.describe(outputs)}."
         )
     return sizes.pop() if sizes else tf.shape(leaves[0])[0]
 

@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_fwd import functional, nest, passes
+from keras_fwd import functional, given, nest, passes
 from keras_fwd.errors import StructureError
 from keras_fwd.leaks import closure
 from keras_fwd.leaks.transposes import local, refused
@@ -67,7 +67,7 @@ class _Call:
         self.fn = fn
         self.name = f"jvp_from_vjp({getattr(fn, '__qualname__', repr(fn))})"
         leaves = [
-            nest.to_tensor(self.name, f"primals{path}", leaf)
+            given.to_tensor(self.name, f"primals{path}", leaf)
             for path, leaf in zip(nest.paths(primals), nest.flatten(primals), strict=True)
         ]
         self.primals = nest.pack(primals, leaves)
@@ -176,13 +176,13 @@ class _Call:
         if any(leaf.shape.rank is None or leaf.shape.rank < first for leaf in leaves):
             raise StructureError(
                 f"{self.name}: with per_example=True, axis 0 of every input and output must be the "
-                f"batch. Received: inputs {nest.describe(sources)}, outputs "
-                f"{nest.describe(self.out_spec)}."
+                f"batch. Received: inputs {given.describe(sources)}, outputs "
+                f"{given.describe(self.out_spec)}."
             )
         if any(None in leaf.shape[first:] for leaf in nest.live(self.out_spec)):
             raise StructureError(
                 f"{self.name}: the outputs must have a static size. Received: "
-                f"{nest.describe(self.out_spec)}. Give the tf.function fixed shapes, or, if only "
+                f"{given.describe(self.out_spec)}. Give the tf.function fixed shapes, or, if only "
                 "the batch is unknown, use per_example=True."
             )
 

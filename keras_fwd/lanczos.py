@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.checks import check_count
 from keras_fwd.errors import StructureError
 
@@ -65,7 +65,7 @@ def lanczos(A, iterations, start=None, seed=0):
     if start is None:
         vector = tf.random.stateless_normal([count], key, dtype=dtype)
     else:
-        vector = nest.ravel(nest.match("lanczos", "start", start, A.in_spec), dtype)
+        vector = nest.ravel(given.match("lanczos", "start", start, A.in_spec), dtype)
     return tridiagonalize(A, min(iterations, count), vector, key)
 
 

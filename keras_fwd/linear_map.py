@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import StructureError
 from keras_fwd.vectorized import map_basis, rowwise  # noqa: F401 - imported from here
 
@@ -43,7 +43,7 @@ class LinearMap:
         Raises:
             StructureError: `x` does not have the structure, shapes or dtypes of `in_spec`.
         """
-        return self._mv(nest.match("LinearMap", "vector", x, self.in_spec))
+        return self._mv(given.match("LinearMap", "vector", x, self.in_spec))
 
     __call__ = mv
 
@@ -120,7 +120,7 @@ class LinearMap:
         if rows is None:
             raise StructureError(
                 "LinearMap.to_dense: one side must have a static size. Received: "
-                f"in {nest.describe(self.in_spec)}, out {nest.describe(self.out_spec)}. "
+                f"in {given.describe(self.in_spec)}, out {given.describe(self.out_spec)}. "
                 "Give the tf.function an input_signature with fixed shapes."
             )
         return map_basis(self._transpose_mv, self.out_spec, chunk_size)
@@ -151,7 +151,7 @@ class LinearMap:
         return LinearOperator(shape=self.shape, dtype=dtype.as_numpy_dtype, **products)
 
     def __repr__(self):
-        return f"LinearMap({nest.describe(self.in_spec)} -> {nest.describe(self.out_spec)})"
+        return f"LinearMap({given.describe(self.in_spec)} -> {given.describe(self.out_spec)})"
 
 
 def identity(spec):
@@ -196,7 +196,7 @@ def _check_same_space(operator, left, right):
     if not same:
         raise StructureError(
             f"LinearMap: the two sides of `{operator}` must meet in the same space. Received: "
-            f"{nest.describe(left)} and {nest.describe(right)}."
+            f"{given.describe(left)} and {given.describe(right)}."
         )
 
 

@@ -8,7 +8,7 @@ import threading
 
 import tensorflow as tf
 
-from keras_fwd import functional, nest
+from keras_fwd import functional, given, nest
 from keras_fwd.errors import LeakError, StructureError
 from keras_fwd.leaks import scan, sealing
 
@@ -95,7 +95,7 @@ class Forward:
         if not self.targets:
             raise StructureError(
                 f"{call}: `fn` must return at least one floating-point tensor. "
-                f"Received: {nest.describe(self.outputs)}."
+                f"Received: {given.describe(self.outputs)}."
             )
         if not tf.executing_eagerly():
             nested = _depth.forward_passes > 0
@@ -123,8 +123,8 @@ class Forward:
             raise StructureError(
                 f"{self.call}: `fn` must depend on what it is differentiated by, through ops that "
                 "TensorFlow can differentiate. Received: outputs "
-                f"{nest.describe(self.outputs)} that do not depend on "
-                f"{nest.describe(self.point.sources)}."
+                f"{given.describe(self.outputs)} that do not depend on "
+                f"{given.describe(self.point.sources)}."
             )
         return [nest.densify(gradient) for gradient in gradients]
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import costs, functional, nest, nested_layers
+from keras_fwd import costs, functional, given, nest, nested_layers
 from keras_fwd.errors import ConfigurationError, LeakError
 from keras_fwd.layers.sealed import Sealed, SealedModel
 from keras_fwd.leaks import registry, search, verification
@@ -52,7 +52,7 @@ def find_leaks(fn, inputs=None, training=False, verify=False, measure_cost=False
     primals = _random_inputs(fn) if inputs is None else inputs
     primals = nest.pack(
         primals,
-        [nest.to_tensor("find_leaks", "inputs", leaf) for leaf in nest.flatten(primals)],
+        [given.to_tensor("find_leaks", "inputs", leaf) for leaf in nest.flatten(primals)],
     )
     function = (lambda x: fn(x, training=training)) if layer else fn
     calls = costs.run_once(fn, function, primals)

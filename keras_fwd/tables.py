@@ -1,5 +1,27 @@
 """Tables of text."""
 
+import collections.abc
+
+
+class Rows(collections.abc.Sequence):
+    """A sequence of rows that prints as its text does.
+
+    Attributes:
+        rows: List of the rows.
+    """
+
+    def __init__(self, rows):
+        self.rows = list(rows)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    def __repr__(self):
+        return str(self)
+
 
 def text_table(columns, rows, wide=()):
     """A table without borders; comma-separated lines where Rich is not installed.

@@ -8,7 +8,7 @@ belongs to the dummy alone: what remains runs forward, through all orders at onc
 
 import tensorflow as tf
 
-from keras_fwd import functional, nest
+from keras_fwd import functional, given, nest
 from keras_fwd.checks import check_count
 from keras_fwd.double_gradient import pullback
 from keras_fwd.errors import StructureError
@@ -55,7 +55,7 @@ def directional_derivatives(fn, primals, direction, order):
     check_count(call, "order", order, least=0)
     point = functional.resolve(call, fn, primals, "inputs")
     spec = nest.spec(point.sources)
-    direction = nest.match(call, "direction", direction, spec)
+    direction = given.match(call, "direction", direction, spec)
     dtype = nest.accumulator_dtype(spec)
 
     def derivatives(function, sources, direction):
@@ -143,7 +143,7 @@ def _shifts(sources):
     if any(not leaf.shape.rank or leaf.shape[-1] is None for leaf in leaves):
         raise StructureError(
             "laplacian: every floating-point input must have a last axis of static size. Received: "
-            f"{nest.describe(sources)}."
+            f"{given.describe(sources)}."
         )
     return nest.map_live(lambda s: tf.TensorSpec(s.shape[-1:], s.dtype), nest.spec(sources))
 

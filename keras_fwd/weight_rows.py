@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
+from keras_fwd import double_gradient, functional, given, nest
 from keras_fwd.errors import StructureError
 from keras_fwd.vectorized import RowMap
 
@@ -85,10 +85,10 @@ def _check_batch_of_one(outputs, spec):
     if any(leaf.shape.rank == 0 or leaf.shape[0] != 1 for leaf in nest.live(spec)):
         raise StructureError(
             "jacobian: with per_example=True, `fn` runs on each example as a batch of one and must "
-            f"return batches of one. Received: outputs {nest.describe(outputs)}."
+            f"return batches of one. Received: outputs {given.describe(outputs)}."
         )
     if nest.size(spec) is None:
         raise StructureError(
             "jacobian: the outputs of one example must have a static size. Received: "
-            f'{nest.describe(outputs)}. Give the tf.function fixed shapes, or use mode="forward".'
+            f'{given.describe(outputs)}. Give the tf.function fixed shapes, or use mode="forward".'
         )

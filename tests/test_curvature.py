@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import curvature, model, nest, weight_penalties
+from keras_fwd import curvature, model, model_losses, nest, weight_penalties
 
 layers = keras.layers
 losses = keras.losses
@@ -371,7 +371,7 @@ def training_pass(fn, loss, x, y, sample_weight=None, **compile_arguments):
 def root_squared(made, leaf, H):
     """The kind and `SᵀS`, with `S` the root applied to the unit vectors."""
     output = nest.flatten(made.outputs)[0]
-    kind = curvature.loss_kind(made.losses[0], model.is_logits(leaf, output, made.losses[0]))
+    kind = curvature.loss_kind(made.losses[0], model_losses.is_logits(leaf, output, made.losses[0]))
     size = int(tf.size(leaf))
     units = tf.reshape(tf.eye(size, dtype=leaf.dtype), [*leaf.shape, size])
     S = curvature.hessian_root(kind, leaf, lambda vector: H._mv([vector])[0], units)

@@ -10,7 +10,7 @@ import keras_fwd
 from keras_fwd import ConfigurationError, LeakError, StructureError, regularize
 from keras_fwd import regularizers as R
 from keras_fwd.layers import SensitivityPenalty
-from keras_fwd.model import example_losses
+from keras_fwd.model_losses import example_losses
 from keras_fwd.regularizers import tangents
 
 L = keras.layers

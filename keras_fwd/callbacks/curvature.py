@@ -1,15 +1,16 @@
 """`CurvatureCallback`: how curved the loss is, and how noisy its gradient, while a model trains."""
 
+import functools
 from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest, spectrum
+from keras_fwd import given, spectrum
 from keras_fwd.callbacks.matrices import MATRICES, curvature_matrix
 from keras_fwd.callbacks.noise import ExampleGradients
-from keras_fwd.callbacks.schedule import TracedCallback, shuffled
+from keras_fwd.callbacks.schedule import TracedCallback
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.model import Recorder, TrainingPass
@@ -129,11 +130,10 @@ class CurvatureCallback(TracedCallback):
         call = type(self).__name__
         self.quantities = _checked_quantities(call, quantities)
         _check_words(call, matrix, prefix)
-        check_count(call, "max_examples", max_examples)
         check_count(call, "num_iterations", num_iterations)
         check_count(call, "num_eigenvalues", num_eigenvalues, most=num_iterations)
         check_count(call, "num_probes", num_probes, least=2)
-        check_count(call, "seed", seed, least=0)
+        self.keep(functools.partial(batches.first_examples, whole=True), data, max_examples, seed)
         self.matrix = matrix
         self.num_eigenvalues = num_eigenvalues
         self.num_iterations = num_iterations
@@ -141,8 +141,6 @@ class CurvatureCallback(TracedCallback):
         self.prefix = prefix
         self.seed = seed
         self.examples_name = f"{prefix}{matrix}_examples"
-        data = batches.first_examples(call, data, max_examples, whole=True)
-        self._data = data if max_overhead is None else shuffled(data, seed)
 
     def prepare(self):
         """The data, and the function that measures what is asked for."""
@@ -160,7 +158,7 @@ class CurvatureCallback(TracedCallback):
         if not rest and model.loss is not None:
             raise ConfigurationError(
                 f"{call}: `data` must hold the targets of the loss: (x, y) or (x, y, "
-                f"sample_weight). Received: inputs alone, {nest.describe(x)}."
+                f"sample_weight). Received: inputs alone, {given.describe(x)}."
             )
         examples = None
         if "gradient_noise" in self.quantities:

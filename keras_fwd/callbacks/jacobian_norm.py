@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.callbacks.schedule import TracedCallback, check_name, shuffled
+from keras_fwd import given, nest
+from keras_fwd.callbacks.schedule import TracedCallback, check_name
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import batches, norms
@@ -84,16 +84,13 @@ class JacobianNormCallback(TracedCallback):
         super().__init__(frequency, "frequency", max_overhead, log_dir)
         call = type(self).__name__
         _check_words(call, norm, name)
-        check_count(call, "max_examples", max_examples)
         check_count(call, "num_probes", num_probes)
-        check_count(call, "seed", seed, least=0)
+        self.keep(batches.first_examples, data, max_examples, seed)
         self.norm = norm
         self.num_probes = num_probes
         self.name = name
         self.seed = seed
         self.examples_name = f"{name}_examples"
-        data = batches.first_examples(call, data, max_examples)
-        self._data = data if max_overhead is None else shuffled(data, seed)
 
     def prepare(self):
         """The inputs, and the function that measures the norm."""
@@ -102,7 +99,7 @@ class JacobianNormCallback(TracedCallback):
         if not any(nest.is_differentiable(leaf.dtype) for leaf in nest.flatten(x)):
             raise ConfigurationError(
                 f"{call}: the model must have a floating-point input to differentiate by. "
-                f"Received: {nest.describe(x)}. For a model of token numbers, watch the part "
+                f"Received: {given.describe(x)}. For a model of token numbers, watch the part "
                 "that follows the embedding."
             )
         return x, self._norm_of

@@ -1,7 +1,6 @@
 """The curvature matrices of a model's loss by its weights, as linear maps."""
 
-from keras_fwd import curvature, double_gradient, nest, weight_penalties
-from keras_fwd import model as keras_model
+from keras_fwd import curvature, double_gradient, model_losses, nest, weight_penalties
 from keras_fwd.derivatives import hessian
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import diagonal
@@ -42,7 +41,7 @@ def curvature_matrix(matrix, model_pass, values):
 def _check_losses(matrix, model_pass, leaves):
     outputs = nest.flatten(model_pass.outputs)
     for leaf, output, loss in zip(leaves, outputs, model_pass.losses, strict=True):
-        kind = curvature.loss_kind(loss, keras_model.is_logits(leaf, output, loss))
+        kind = curvature.loss_kind(loss, model_losses.is_logits(leaf, output, loss))
         if matrix == "fisher" and kind in ("general", "entrywise"):
             raise ConfigurationError(
                 'CurvatureCallback: `matrix="fisher"` needs a loss that is the negative logarithm '

@@ -58,6 +58,21 @@ class ScheduledCallback(keras.callbacks.Callback):
         self._last = {}
         self._examples = self._due = self._batch = self._batches = 0
 
+    def keep(self, read, data, max_examples, seed):
+        """Keep the first examples of the data, in random order where not all may be used.
+
+        Args:
+            read: Function of the class's name, `data` and `max_examples` that returns them.
+            data: As a user gives it.
+            max_examples: The most that are kept.
+            seed: Of the order.
+        """
+        call = type(self).__name__
+        check_count(call, "max_examples", max_examples)
+        check_count(call, "seed", seed, least=0)
+        examples = read(call, data, max_examples)
+        self._data = examples if self.max_overhead is None else shuffled(examples, seed)
+
     def begin(self):
         """Get ready for a model; the number of examples. See the class."""
         raise NotImplementedError

@@ -10,8 +10,7 @@ import tensorflow as tf
 from keras_fwd.callbacks import events
 from keras_fwd.callbacks.budget import Budget
 from keras_fwd.callbacks.evolution import Moments
-from keras_fwd.callbacks.schedule import ScheduledCallback, shuffled
-from keras_fwd.checks import check_count
+from keras_fwd.callbacks.schedule import ScheduledCallback
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import batches
 from keras_fwd.sensitivity.analysis import Analysis
@@ -103,8 +102,6 @@ class SensitivityCallback(ScheduledCallback):
     ):
         super().__init__(every, "every", max_overhead, log_dir)
         call = type(self).__name__
-        check_count(call, "max_examples", max_examples)
-        check_count(call, "seed", seed, least=0)
         if not isinstance(prefix, str):
             raise ConfigurationError(
                 f"{call}: `prefix` must be a text, which may be empty. Received: prefix={prefix!r}."
@@ -113,8 +110,7 @@ class SensitivityCallback(ScheduledCallback):
         self._options = {**names, "features": features, "seed": seed, "resamples": 0, **options}
         _check_options(call, options)
         self.prefix = prefix
-        examples = _read(call, data, max_examples)
-        self._data = examples if max_overhead is None else shuffled(examples, seed)
+        self.keep(_read, data, max_examples, seed)
         self._analysis: Any = None
         self._report: Any = None
         self._logged: Any = None

@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from keras_fwd import nest, nested_layers
+from keras_fwd import given, nest, nested_layers
 from keras_fwd.errors import StructureError
 
 
@@ -13,8 +13,8 @@ def options(layer, training=None, mask=None):
     accepted = inspect.signature(layer.call).parameters
     if all(part is None for part in nest.flatten(mask)):
         mask = None
-    given = {"training": training, "mask": mask}
-    return {name: v for name, v in given.items() if name in accepted and v is not None}
+    arguments = {"training": training, "mask": mask}
+    return {name: v for name, v in arguments.items() if name in accepted and v is not None}
 
 
 class DerivativeLayer(keras.layers.Wrapper):
@@ -32,8 +32,8 @@ class DerivativeLayer(keras.layers.Wrapper):
 
     def function(self, training, mask):
         """The layer as a function of its inputs."""
-        given = options(self.layer, training, mask)
-        return lambda inputs: self.layer(inputs, **given)
+        arguments = options(self.layer, training, mask)
+        return lambda inputs: self.layer(inputs, **arguments)
 
     def compute_mask(self, inputs, previous_mask):
         """That of the layer."""
@@ -55,7 +55,7 @@ def check_floating(call, inputs, layer, wrapper=None):
     names = [repr(inner.name) for inner in within if isinstance(inner, keras.layers.Embedding)]
     raise StructureError(
         f"{call}: the inputs of {layer.name!r} must hold a floating-point tensor to differentiate "
-        f"by. Received: {nest.describe(inputs)}. Differentiate by the output of "
+        f"by. Received: {given.describe(inputs)}. Differentiate by the output of "
         f"{' or '.join(names) or 'the embedding'} instead: split the model there, and wrap the "
         f"layers that come behind it in `{wrapper or call}`."
     )

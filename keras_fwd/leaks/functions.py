@@ -4,13 +4,8 @@ A rule for an op cannot mend a composition: `tf.nn.moments` holds its mean const
 the maximum of absolute values, recomputation refuses a second pass. Such a function is replaced by
 one of the same value, as an attribute of the module it lives in, for the threads inside the
 context alone.
-
-Private names used here: where TensorFlow wraps `tf.custom_gradient` functions, the flags of a
-`tf.function`, the op that `tf.image.resize` calls, and Keras' own module of NumPy functions. Each
-is replaced only where it is found; without them the leak is still raised as a `LeakError`.
 """
 
-import functools
 import inspect
 import sys
 import weakref
@@ -19,16 +14,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_fwd.leaks import (
-    activations,
-    color,
-    convolution,
     custom_rules,
-    projection,
     registry,
-    resizing,
 )
 from keras_fwd.leaks import graph as graphs
-from keras_fwd.leaks.switch import Switch
 from keras_fwd.leaks.transposes import local
 
 
@@ -204,89 +193,5 @@ _AROUND_CONVOLUTIONS = frozenset(
     "ReadVariableOp Conv2D".split()
 )
 
-#: Where backward rules are trusted to be derivatives.
-TRUSTED = ("keras_fwd.", "tensorflow.python.")
-
-_TRANSFORMS = ("ImageProjectiveTransformV2", "ImageProjectiveTransformV3")
-
 #: Modules whose functions are made anew for each use, and differentiate right.
 _FRESH = ("keras_fwd.", "tensorflow.python.")
-
-
-def table():
-    """Rows: the object that holds a function, its attribute, what makes the replacement of it."""
-    rows = [
-        (tf.nn, "moments", moments),
-        (tf.compat.v1.nn, "moments", moments_v1),
-        (tf.nn, "convolution", convolution.convolution),
-        (tf.nn, "silu", activations.silu),
-        (tf.nn, "swish", activations.silu),
-        (tf.image, "hsv_to_rgb", color.hsv_to_rgb),
-        (tf.raw_ops, "CudnnRNN", cudnn),
-        (tf.raw_ops, "CudnnRNNV2", cudnn),
-        (tf.raw_ops, "CudnnRNNV3", cudnn),
-        *((tf.raw_ops, op, projection.projective_transform_function(op)) for op in _TRANSFORMS),
-        (tf, "recompute_grad", recompute),
-        (type(tf.function(lambda: None)), "__call__", nested_function),
-    ]
-    private = [
-        (
-            "tensorflow.python.ops.gen_image_ops",
-            "scale_and_translate",
-            resizing.scale_and_translate_function,
-        ),
-        ("tensorflow.python.ops.custom_gradient", "_graph_mode_decorator", custom_gradient),
-        ("tensorflow.python.ops.custom_gradient", "_eager_mode_decorator", custom_gradient),
-    ]
-    rows += [(sys.modules.get(name), attribute, make) for name, attribute, make in private]
-    rows += [(keras_numpy(), "hypot", hypot), (keras_numpy(), "inner", inner)]
-    return [row for row in rows if hasattr(row[0], row[1])]
-
-
-def stand_in(rows, active):
-    """Put the replacements in place, for wherever `active()` is true; returns what undoes it."""
-    own = [(holder, name, getattr(holder, name)) for holder, name, _ in rows]
-    for (holder, name, function), (_, _, make) in zip(own, rows, strict=True):
-        setattr(holder, name, _either(_replacement(make, function), function, active))
-
-    def undo():
-        for holder, name, function in own:
-            setattr(holder, name, function)
-
-    return undo
-
-
-@functools.cache
-def _replacement(make, function):
-    return make(function)
-
-
-def recording(watch):
-    """Context in which calls of `hypot` and of `tf.custom_gradient` functions are told of.
-
-    Args:
-        watch: Object with the methods `hypot()` and `custom_gradient(function, args)`.
-    """
-
-    def hypot(original):
-        return lambda x1, x2: (watch.hypot(), original(x1, x2))[1]
-
-    def custom(original):
-        def told(function, args, kwargs):
-            watch.custom_gradient(function, args)
-            return original(function, args, kwargs)
-
-        return told
-
-    makers = {"hypot": hypot, "_graph_mode_decorator": custom}
-    rows = [(holder, name, makers[name]) for holder, name, _ in table() if name in makers]
-    switch = Switch(lambda: stand_in(rows, lambda: switch.active))
-    return switch.set(True)
-
-
-def _either(replacement, function, active):
-    @functools.wraps(function)
-    def either(*args, **kwargs):
-        return (replacement if active() else function)(*args, **kwargs)
-
-    return either

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.tables import text_table
+from keras_fwd.tables import Rows, text_table
 
 COLUMNS = ("layer", "op", "kind", "order", "sealed", "cost", "advice")
 
@@ -34,7 +34,7 @@ class Leak:
     cost: float | None = None
 
 
-class LeakReport:
+class LeakReport(Rows):
     """The leaks of a function or model, a sequence of `Leak`; true if there are any.
 
     Attributes:
@@ -45,21 +45,9 @@ class LeakReport:
     """
 
     def __init__(self, rows, costs=None, verification=None):
-        self.rows = list(rows)
+        super().__init__(rows)
         self.costs = dict(costs or {})
         self.verification = dict(verification or {})
-
-    def __iter__(self):
-        return iter(self.rows)
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        return self.rows[index]
-
-    def __repr__(self):
-        return str(self)
 
     def __str__(self):
         lines = [self._table() if self.rows else "no leaks"]

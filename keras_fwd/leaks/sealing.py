@@ -2,7 +2,7 @@
 
 Two things are put in place, for the threads inside alone, and taken away again: rules for ops that
 TensorFlow differentiates once but not twice (`rules.SEALED`), and functions in place of
-compositions of which only the first derivative is right (`functions.table`). Models, layers and
+compositions of which only the first derivative is right (`stand_ins.table`). Models, layers and
 TensorFlow stay as they were. Gradients of ops that have none (`rules.REGISTERED`) are added for
 good when this module is imported.
 """
@@ -11,7 +11,7 @@ import contextlib
 import functools
 import threading
 
-from keras_fwd.leaks import functions, registry, rules
+from keras_fwd.leaks import registry, rules, stand_ins
 from keras_fwd.leaks.switch import Switch
 
 registry.register(rules.REGISTERED)
@@ -19,7 +19,7 @@ registry.register(rules.REGISTERED)
 
 def _install():
     undo_rules = registry.stand_in(rules.SEALED, lambda: _switch.active)
-    undo_functions = functions.stand_in(functions.table(), lambda: _switch.active)
+    undo_functions = stand_ins.stand_in(stand_ins.table(), lambda: _switch.active)
 
     def undo():
         undo_functions()

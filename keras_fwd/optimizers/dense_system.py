@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import curvature, least_squares, model, nest
+from keras_fwd import curvature, least_squares, model_losses, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.linear_map import LinearMap, rowwise
 from keras_fwd.optimizers import replicas, triangles
@@ -155,7 +155,7 @@ def loss_kinds(model_pass, leaves):
     """What is known of the loss of each leaf; see `keras_fwd.curvature.loss_kind`."""
     triples = zip(leaves, nest.flatten(model_pass.outputs), model_pass.losses, strict=True)
     return [
-        curvature.loss_kind(loss, model.is_logits(leaf, output, loss))
+        curvature.loss_kind(loss, model_losses.is_logits(leaf, output, loss))
         for leaf, output, loss in triples
     ]
 

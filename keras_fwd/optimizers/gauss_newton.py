@@ -14,7 +14,8 @@ from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.geodesic import Geodesic
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.iterative_system import check_options
-from keras_fwd.optimizers.micro_batches import BlockedExpansion, MicroBatches, check_blocks
+from keras_fwd.optimizers.micro_batch_checks import check_blocks
+from keras_fwd.optimizers.micro_batches import BlockedExpansion, MicroBatches
 from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
 from keras_fwd.optimizers.residual_pass import ResidualPass
 from keras_fwd.optimizers.trust_region import Region, TrustRegion, fit

@@ -9,6 +9,7 @@ from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import damping as control
 from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.factor_options import FactorOptions
 from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
 from keras_fwd.optimizers.plane import Given, Plane
 from keras_fwd.optimizers.search import Search
@@ -131,20 +132,11 @@ class KFAC(KroneckerOptimizer):
     ):
         adaptive = isinstance(learning_rate, str) and learning_rate == "adaptive"
         trials = (8 if adaptive else 0) if max_trials is None else max_trials
-        super().__init__(
-            1.0 if adaptive else learning_rate,
-            damping,
-            fisher,
-            inverse,
-            shared,
-            factor_decay,
-            factor_every,
-            inverse_every,
-            trials,
-            seed,
-            name,
-            **kwargs,
+        options = FactorOptions(
+            fisher, inverse, shared, factor_decay, factor_every, inverse_every, seed
         )
+        rate = 1.0 if adaptive else learning_rate
+        super().__init__(rate, damping, options, trials, name, **kwargs)
         check_number("KFAC", "momentum", momentum)
         if momentum >= 1:
             raise ConfigurationError(

@@ -7,6 +7,7 @@ from keras_fwd import nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers.factor_options import FactorOptions
 from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
 
 _OWN = "name damping fisher inverse shared factor_decay factor_every inverse_every seed"
@@ -99,19 +100,10 @@ class KFACPreconditioner(KroneckerOptimizer):
                 "`KFACPreconditioner(keras.optimizers.SGD(0.1, weight_decay=1e-4))`. Received: "
                 f"{', '.join(f'{key}={value!r}' for key, value in kwargs.items())}."
             )
-        super().__init__(
-            0.0,  # never read: see `learning_rate`
-            damping,
-            fisher,
-            inverse,
-            shared,
-            factor_decay,
-            factor_every,
-            inverse_every,
-            0,
-            seed,
-            name,
+        options = FactorOptions(
+            fisher, inverse, shared, factor_decay, factor_every, inverse_every, seed
         )
+        super().__init__(0.0, damping, options, 0, name)  # the rate is the inner optimizer's
         self._set_kl_clip(kl_clip)
         self.inner = _optimizer(inner)
 

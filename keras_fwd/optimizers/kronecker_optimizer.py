@@ -1,5 +1,6 @@
 """What `KFAC` and `KFACPreconditioner` share: blocks, factors, and a direction from them."""
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -7,13 +8,12 @@ import keras
 import tensorflow as tf
 
 from keras_fwd import blocks, curvature, fisher, nest
-from keras_fwd.checks import check_count, check_number
+from keras_fwd.checks import check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.fisher import KINDS
 from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.factors import METHODS, Factors
+from keras_fwd.optimizers.factors import Factors
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.training_checks import check_replicas
 
@@ -27,14 +27,8 @@ class KroneckerOptimizer(CurvatureOptimizer):
     Args:
         learning_rate: As in `keras.optimizers.Optimizer`.
         damping: `"auto"` or a number.
-        fisher: `"type-2"`, `"monte-carlo"` or `"empirical"`.
-        inverse: `"cholesky"` or `"eigen"`.
-        shared: `"expand"` or `"reduce"`.
-        factor_decay: Of the averages, at each update.
-        factor_every: Steps between updates of the factors, once training is under way.
-        inverse_every: Steps between renewals of an inverse, likewise.
+        options: `FactorOptions`; each is an attribute of the optimizer too.
         max_trials: Of a step on its batch.
-        seed: Of the random signs.
         name: Name of the optimizer.
         **kwargs: Of `keras.optimizers.Optimizer`.
     """
@@ -44,21 +38,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
     #: `damping="auto"` in mean eigenvalues of the factors.
     auto_damping = 1.0
 
-    def __init__(
-        self,
-        learning_rate,
-        damping,
-        fisher,
-        inverse,
-        shared,
-        factor_decay,
-        factor_every,
-        inverse_every,
-        max_trials,
-        seed,
-        name,
-        **kwargs,
-    ):
+    def __init__(self, learning_rate, damping, options, max_trials, name, **kwargs):
         if kwargs.get("gradient_accumulation_steps"):
             raise ConfigurationError(
                 f"{type(self).__name__}: gradient accumulation is not supported; use larger "
@@ -67,29 +47,12 @@ class KroneckerOptimizer(CurvatureOptimizer):
             )
         auto = isinstance(damping, str) and damping == "auto"
         super().__init__(learning_rate, 0.0 if auto else damping, max_trials, name, **kwargs)
-        call = type(self).__name__
-        _check_choice(call, "fisher", fisher, KINDS)
-        _check_choice(call, "inverse", inverse, METHODS)
-        _check_choice(call, "shared", shared, blocks.SHARED)
-        check_number(call, "factor_decay", factor_decay)
-        if factor_decay >= 1:
-            raise ConfigurationError(
-                f"{call}: `factor_decay` must be below 1, for the factors to change. "
-                f"Received: factor_decay={factor_decay!r}."
-            )
-        check_count(call, "factor_every", factor_every)
-        check_count(call, "inverse_every", inverse_every)
-        check_count(call, "seed", seed, least=0, most=2**31 - 1)
         if auto:
             self.damping.assign(UNKNOWN)
         self._given_damping = damping
-        self.fisher = fisher
-        self.inverse = inverse
-        self.shared = shared
-        self.factor_decay = float(factor_decay)
-        self.factor_every = int(factor_every)
-        self.inverse_every = int(inverse_every)
-        self.seed = int(seed)
+        self._options = options.checked(type(self).__name__)
+        for option, value in dataclasses.asdict(self._options).items():
+            setattr(self, option, value)
         self._factors: Any = None
         self._made = []  # variables that the first step makes
         self._saved = []  # state from a file, for those that are yet to be made
@@ -210,17 +173,9 @@ class KroneckerOptimizer(CurvatureOptimizer):
         """The constructor's arguments."""
         names = "weight_decay clipnorm global_clipnorm clipvalue use_ema ema_momentum "
         names += "ema_overwrite_frequency"
-        own = "fisher inverse shared factor_decay factor_every inverse_every seed"
         return {
             **super().get_config(),
             "damping": self._given_damping,
-            **{name: getattr(self, name) for name in (*names.split(), *own.split())},
+            **{name: getattr(self, name) for name in names.split()},
+            **dataclasses.asdict(self._options),
         }
-
-
-def _check_choice(call, argument, value, choices):
-    if value not in choices:
-        raise ConfigurationError(
-            f"{call}: `{argument}` must be one of {', '.join(map(repr, choices))}. "
-            f"Received: {argument}={value!r}."
-        )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import functional, nest
+from keras_fwd import functional, given, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import minimization
@@ -248,7 +248,7 @@ class ResidualMinimizer:
 
 def _check_weights(weights):
     for path, weight in zip(nest.paths(weights), nest.flatten(weights), strict=True):
-        numbers = np.asarray(nest.to_tensor(CALL, f"weights{path}", weight))
+        numbers = np.asarray(given.to_tensor(CALL, f"weights{path}", weight))
         if not (np.isfinite(numbers).all() and (numbers >= 0).all()):
             raise ConfigurationError(
                 f"{CALL}: `weights{path}` must be finite numbers of at least 0. "

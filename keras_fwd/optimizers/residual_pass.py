@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
+from keras_fwd import double_gradient, functional, given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.model import Recorder
 
@@ -133,17 +133,17 @@ def _as_residuals(residuals):
         raise StructureError(
             f"{rule}. Received: {residuals!r}. Return residuals from it, not a loss."
         )
-    tensors = nest.to_tensors(CALL, "residual_fn()", residuals)
+    tensors = given.to_tensors(CALL, "residual_fn()", residuals)
     for path, tensor in zip(nest.paths(residuals), tensors, strict=True):
         if not nest.is_differentiable(tensor.dtype):
             raise StructureError(
-                f"{rule}. Received: `residual_fn(){path}` = {nest.describe(tensor)}. "
+                f"{rule}. Received: `residual_fn(){path}` = {given.describe(tensor)}. "
                 "Cast integers, and return the real and the imaginary part of complex numbers."
             )
     if all(tensor.shape.num_elements() == 0 for tensor in tensors):
         raise StructureError(
             f"{CALL}: `residual_fn` must return at least one residual. "
-            f"Received: {nest.describe(residuals)}."
+            f"Received: {given.describe(residuals)}."
         )
     wide = [tf.cast(t, tf.float32) if t.dtype.size < 4 else t for t in tensors]
     return nest.pack(residuals, wide)
@@ -157,7 +157,7 @@ def weights_of(residuals, weights):
     leaves = nest.flatten(residuals)
     if weights is None:
         return [None] * len(leaves)
-    nest.check_structure(CALL, "weights", weights, residuals, "the residuals")
+    given.check_structure(CALL, "weights", weights, residuals, "the residuals")
     paths = nest.paths(residuals)
     return list(map(_weight_of, paths, leaves, nest.flatten(weights)))
 
@@ -166,7 +166,7 @@ def precise(weight, where="weights"):
     """A weight as a tensor; a Python number in double precision."""
     if isinstance(weight, int | float) and not isinstance(weight, bool):
         return tf.constant(weight, tf.float64)
-    return nest.to_tensor(CALL, where, weight)
+    return given.to_tensor(CALL, where, weight)
 
 
 def _weight_of(path, leaf, weight):
@@ -178,7 +178,7 @@ def _weight_of(path, leaf, weight):
     if not fits:
         raise StructureError(
             f"{CALL}: `weights{path}` must be a scalar, or broadcast to its residual "
-            f"{nest.describe(leaf)}. Received: {nest.describe(weight)}."
+            f"{given.describe(leaf)}. Received: {given.describe(weight)}."
         )
     weight = tf.cast(weight, leaf.dtype)
     good = tf.math.is_finite(weight) & (weight >= 0)

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError
 
 #: Strategies whose replicas each keep a copy of the variables and step together.
@@ -15,7 +15,7 @@ def check_training(optimizer, model, batch):
     if any(leaf.shape.rank and leaf.shape[0] == 0 for leaf in nest.live(batch[0])):
         raise ConfigurationError(
             f"{type(optimizer).__name__}: a batch must hold at least one example. "
-            f"Received: {nest.describe(batch[0])}."
+            f"Received: {given.describe(batch[0])}."
         )
     if model.loss is None and type(model).compute_loss is keras.Model.compute_loss:
         raise ConfigurationError(

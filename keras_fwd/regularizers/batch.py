@@ -5,10 +5,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, nest
-from keras_fwd import model as bridge
+from keras_fwd import double_gradient, given, model_losses, nest
 from keras_fwd.layers.wrapping import check_floating, options
 from keras_fwd.linear_map import LinearMap
+from keras_fwd.model import Recorder
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
 
@@ -37,7 +37,7 @@ class Replay:
 
     def again(self, inputs):
         """The outputs from the state before the first run; nothing is updated."""
-        with bridge.Recorder(self._state, self._before):
+        with Recorder(self._state, self._before):
             return self.layer(inputs, **self._given)
 
 
@@ -156,14 +156,14 @@ class LossBatch(Batch):
 
     def resolve_losses(self, model, targets):
         """Resolve what `compile` was given, as `fit` does in its first step; nothing is updated."""
-        with bridge.Recorder([], []):
+        with Recorder([], []):
             keras.Model.compute_loss(model, self.inputs, targets, self.outputs)
 
     def take_loss(self, model, targets, sample_weight=None):
         """Take the losses that a model was compiled with, and that are resolved."""
 
         def losses_of(outputs):
-            return bridge.example_losses(model, outputs, targets, sample_weight)
+            return model_losses.example_losses(model, outputs, targets, sample_weight)
 
         self._model = model
         self._losses_of = losses_of
@@ -183,15 +183,15 @@ class LossBatch(Batch):
         Cross-entropies are differentiated by the logits, as Keras does: by the probabilities, what
         is clipped there would have no derivative.
         """
-        leaves, kinds = nest.flatten(outputs), bridge.leaf_losses(self._model, outputs)
+        leaves, kinds = nest.flatten(outputs), model_losses.leaf_losses(self._model, outputs)
         pairs = zip(kinds, leaves, strict=True)
         live = [kind is not None and nest.is_differentiable(y.dtype) for kind, y in pairs]
-        starts = [bridge.curvature_leaf(*pair) for pair in zip(leaves, kinds, strict=True)]
+        starts = [model_losses.curvature_leaf(*pair) for pair in zip(leaves, kinds, strict=True)]
 
         def losses_of(moving):
             moving = iter(moving)
             now = [next(moving) if on else start for on, start in zip(live, starts, strict=True)]
-            made = [bridge.model_output(*t) for t in zip(now, leaves, kinds, strict=True)]
+            made = [model_losses.model_output(*t) for t in zip(now, leaves, kinds, strict=True)]
             return self._losses_of(nest.pack(outputs, made))
 
         moving = [start for on, start in zip(live, starts, strict=True) if on]
@@ -214,7 +214,7 @@ def measure(call, layer, inputs, training, seed, of_the_loss=False):
 def _as_tensors(call, layer, inputs):
     """The inputs as tensors, of which one at least is floating-point."""
     tensors = [
-        nest.to_tensor(call, f"inputs{path}", leaf)
+        given.to_tensor(call, f"inputs{path}", leaf)
         for path, leaf in zip(nest.paths(inputs), nest.flatten(inputs), strict=True)
     ]
     inputs = nest.pack(inputs, tensors)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import tangents
 from keras_fwd.regularizers.base import SensitivityRegularizer
@@ -106,33 +106,33 @@ def _array(values):
 def _stacked(batch, part):
     """Nest like `batch.inside` of tensors `[count, batch, …]`."""
     if isinstance(part, str):
-        given, shared = tangents.of_images(batch.call, part, batch.inside), False
+        chosen, shared = tangents.of_images(batch.call, part, batch.inside), False
     elif callable(part):
-        given, shared = part(batch.inputs), False
+        chosen, shared = part(batch.inputs), False
     else:
-        given, shared = part, True
+        chosen, shared = part, True
     try:
-        tf.nest.assert_same_structure(given, batch.inside)
+        tf.nest.assert_same_structure(chosen, batch.inside)
     except (TypeError, ValueError):
-        _refuse(batch, given)
+        _refuse(batch, chosen)
     leaves = [
-        None if x is None else _leaf(batch, given, d, x, shared)
-        for d, x in zip(nest.flatten(given), nest.flatten(batch.inside), strict=True)
+        None if x is None else _leaf(batch, chosen, d, x, shared)
+        for d, x in zip(nest.flatten(chosen), nest.flatten(batch.inside), strict=True)
     ]
     if len({leaf.shape[0] for leaf in leaves if leaf is not None}) > 1:
-        _refuse(batch, given)
+        _refuse(batch, chosen)
     return nest.pack(batch.inside, leaves)
 
 
-def _leaf(batch, given, direction, x, shared):
+def _leaf(batch, chosen, direction, x, shared):
     direction = tf.cast(direction, x.dtype)
     wanted = x.shape[1:] if shared else x.shape
     if direction.shape.rank == wanted.rank:
         direction = direction[None]
     if direction.shape.rank != wanted.rank + 1 or direction.shape[0] is None:
-        _refuse(batch, given)
+        _refuse(batch, chosen)
     if not direction.shape[1:].is_compatible_with(wanted):
-        _refuse(batch, given)
+        _refuse(batch, chosen)
     if shared:
         shape = tf.concat([tf.shape(direction)[:1], tf.shape(x)], axis=0)
         direction = tf.broadcast_to(direction[:, None], shape)
@@ -140,12 +140,12 @@ def _leaf(batch, given, direction, x, shared):
     return direction
 
 
-def _refuse(batch, given):
+def _refuse(batch, chosen):
     raise StructureError(
         f"{batch.call}: `directions` must have the shape of one example (or, from a function, of "
         "the batch), or one more axis in front for several. Received: "
-        f"{tf.nest.map_structure(lambda d: tuple(d.shape), given)} for inputs "
-        f"{nest.describe(batch.inside)}."
+        f"{tf.nest.map_structure(lambda d: tuple(d.shape), chosen)} for inputs "
+        f"{given.describe(batch.inside)}."
     )
 
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, nest
+from keras_fwd import double_gradient, given, nest
 from keras_fwd.checks import check_number
 from keras_fwd.errors import StructureError
 from keras_fwd.regularizers.base import SensitivityRegularizer
@@ -87,7 +87,7 @@ class GradientPenalty(SensitivityRegularizer):
         if norms.example_size(outputs) != 1:
             raise StructureError(
                 f"{call}: the critic must have one output for each example. Received: outputs "
-                f"{nest.describe(outputs)}."
+                f"{given.describe(outputs)}."
             )
         gradient = pull(tf.nest.map_structure(tf.ones_like, outputs))
         lengths = root(squared_norms(gradient))

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import features as by_feature
@@ -75,8 +75,8 @@ class JacobianNorm(SensitivityRegularizer):
         if width is None:
             raise StructureError(
                 f'{batch.call}: num_projections="exact" needs inputs or outputs of a known shape. '
-                f"Received: inputs {nest.describe(batch.inside)}, outputs "
-                f"{nest.describe(batch.outside)}. Use a number of projections."
+                f"Received: inputs {given.describe(batch.inside)}, outputs "
+                f"{given.describe(batch.outside)}. Use a number of projections."
             )
         signs = batch.signs(space, batch.seed(0))
         squares = each(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import features as by_feature
 from keras_fwd.regularizers.base import SensitivityRegularizer
@@ -69,7 +69,7 @@ class Monotonic(SensitivityRegularizer):
         if rows is None and chosen is None:
             raise StructureError(
                 f"{batch.call} needs inputs or outputs of a known shape. Received: inputs "
-                f"{nest.describe(inside)}, outputs {nest.describe(outside)}."
+                f"{given.describe(inside)}, outputs {given.describe(outside)}."
             )
         signs = nest.map_live(lambda x, s: tf.constant(s, x.dtype), inside, signs)
         if chosen is None or (rows is not None and rows <= len(chosen)):

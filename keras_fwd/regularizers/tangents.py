@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import StructureError
 
 
@@ -73,7 +73,7 @@ def of_images(call, name, inputs):
     if len(leaves) != 1 or leaves[0].shape.rank not in (3, 4):
         raise StructureError(
             f"{call}: directions={name!r} needs one input of images, [batch, height, width] or "
-            f"[batch, height, width, channels]. Received: {nest.describe(inputs)}. For inputs of "
+            f"[batch, height, width, channels]. Received: {given.describe(inputs)}. For inputs of "
             "another form give a function from a batch to its directions."
         )
     return nest.pack(inputs, [TANGENTS[name](leaves[0])])

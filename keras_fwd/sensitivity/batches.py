@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 
 ACCEPTED = (
@@ -106,7 +106,7 @@ def conform(call, model, x):
     if len(leaves) != len(declared):
         raise StructureError(
             f"{call}: `data` must hold one array for each input of the model, {len(declared)} in "
-            f"all. Received: {nest.describe(x)}. Pass several inputs as a list or dict; a tuple "
+            f"all. Received: {given.describe(x)}. Pass several inputs as a list or dict; a tuple "
             "means (x, y)."
         )
     pairs = zip(leaves, declared, strict=True)
@@ -162,7 +162,7 @@ def _unpack(call, element, whole):
 
 def _array(call, leaf):
     if isinstance(leaf, tf.RaggedTensor | tf.SparseTensor):
-        return nest.to_tensor(call, "data", leaf)  # raises, and says what to do
+        return given.to_tensor(call, "data", leaf)  # raises, and says what to do
     if tf.is_tensor(leaf):
         return leaf
     if not hasattr(leaf, "__array__"):
@@ -177,7 +177,7 @@ def _length(call, x):
     if len(lengths) != 1 or None in lengths:
         raise StructureError(
             f"{call}: the arrays of `data` must have the batch on axis 0, equally long. "
-            f"Received: {nest.describe(x)}. A tf.data.Dataset must be batched: `.batch(256)`."
+            f"Received: {given.describe(x)}. A tf.data.Dataset must be batched: `.batch(256)`."
         )
     return lengths.pop()
 
@@ -189,7 +189,7 @@ def _select(call, model, x, declared):
     if missing := sorted(set(named) - set(x)):
         raise StructureError(
             f"{call}: `data` must have an entry for each input of the model. Missing: {missing}. "
-            f"Received: {nest.describe(x)}."
+            f"Received: {given.describe(x)}."
         )
     return {name: x[name] for name in named}, nest.flatten(named)
 
@@ -200,16 +200,16 @@ def _fit(call, leaf, wanted):
     shape = wanted.shape if received < rank else leaf.shape
     if abs(rank - received) > 1 or (rank != received and shape[-1] != 1):
         raise StructureError(
-            f"{call}: `data` must fit the model's input {wanted.name!r}, {nest.describe(wanted)}. "
-            f"Received: {nest.describe(leaf)}. A tf.data.Dataset must be batched: `.batch(256)`."
+            f"{call}: `data` must fit the model's input {wanted.name!r}, {given.describe(wanted)}. "
+            f"Received: {given.describe(leaf)}. A tf.data.Dataset must be batched: `.batch(256)`."
         )
     if rank == received and not _compatible(tuple(leaf.shape)[1:], tuple(wanted.shape)[1:]):
         raise StructureError(
             f"{call}: `data` must have the shape of the model's input {wanted.name!r}, "
-            f"{nest.describe(wanted)}. Received: {nest.describe(leaf)}. Give the columns that the "
-            "model was trained on, without the target."
+            f"{given.describe(wanted)}. Received: {given.describe(leaf)}. Give the columns that "
+            "the model was trained on, without the target."
         )
-    return tf.cast(nest.to_tensor(call, "data", leaf), wanted.dtype)
+    return tf.cast(given.to_tensor(call, "data", leaf), wanted.dtype)
 
 
 def _compatible(shape, wanted):

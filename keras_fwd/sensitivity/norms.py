@@ -7,7 +7,7 @@ not mix examples, as none does with `training=False`.
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.double_gradient import linearize
 from keras_fwd.errors import ConfigurationError, StructureError
 
@@ -44,7 +44,7 @@ class ExampleJacobians:
         else:
             raise StructureError(
                 "The norm of each example's Jacobian needs inputs or outputs of a known shape. "
-                f"Received: inputs {nest.describe(inside)}, outputs {nest.describe(outside)}."
+                f"Received: inputs {given.describe(inside)}, outputs {given.describe(outside)}."
             )
         self.batch = tf.shape(nest.live(inside)[0])[0]
         self.dtype = nest.accumulator_dtype([inside, outside])
@@ -174,8 +174,8 @@ def check_batch(inside, outside):
     if len(sizes) > 1 or 0 in sizes:
         raise StructureError(
             "The norm of each example's Jacobian needs the same batch on axis 0 of every input "
-            f"and output. Received: inputs {nest.describe(inside)}, outputs "
-            f"{nest.describe(outside)}."
+            f"and output. Received: inputs {given.describe(inside)}, outputs "
+            f"{given.describe(outside)}."
         )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import switches
 from keras_fwd.sensitivity.columns import FlatModel, input_stems
@@ -45,7 +45,7 @@ class Plan:
         if not rows and not found:
             raise ConfigurationError(
                 f"{call}: `model` must have an input that can be varied. Received: inputs "
-                f"{nest.describe(x)}."
+                f"{given.describe(x)}."
             )
         self.names, self.discrete = rows, found
         marginals = analysis.marginals if isinstance(analysis.marginals, dict) else {}
@@ -119,21 +119,21 @@ class Plan:
         return [name for name in rows if name in wanted], [d for d in found if d.name in wanted]
 
 
-def named(call, argument, given, default):
+def named(call, argument, names, default):
     """The given names as texts, or the default ones.
 
     Raises:
         ConfigurationError: Not as many as `default`, or one twice.
     """
-    given = default if given is None else [given] if isinstance(given, str) else list(given)
-    given = [str(name) for name in given]
-    if len(given) != len(default):
+    names = default if names is None else [names] if isinstance(names, str) else list(names)
+    names = [str(name) for name in names]
+    if len(names) != len(default):
         raise ConfigurationError(
             f"{call}: `{argument}` must have {len(default)} names, one for each of "
-            f"{shortened(default)}. Received: {len(given)} names, {shortened(given)}."
+            f"{shortened(default)}. Received: {len(names)} names, {shortened(names)}."
         )
-    if len(set(given)) < len(given):
-        twice = sorted({name for name in given if given.count(name) > 1})
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
         raise ConfigurationError(
             f"{call}: `{argument}` must tell all apart. Received: {shortened(twice)} more than "
             "once."

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_fwd import nest
+from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity.moments import Reservoir
 
@@ -93,7 +93,7 @@ class Slices:
         if values.shape[:1] != (len(batch.index),) or values.size != len(batch.index):
             raise ConfigurationError(
                 f"{self._call}: `by` must give one label for each example. Received: "
-                f"{nest.describe(values)} for {len(batch.index)} examples."
+                f"{given.describe(values)} for {len(batch.index)} examples."
             )
         return values.reshape(-1)
 
@@ -102,7 +102,7 @@ class Slices:
         if not labels.ndim or len(labels) <= batch.index.max(initial=-1):
             raise ConfigurationError(
                 f"{self._call}: `by` as an array must have a label for each example. Received: "
-                f"{nest.describe(labels)} for at least {batch.index.max(initial=-1) + 1} examples."
+                f"{given.describe(labels)} for at least {batch.index.max(initial=-1) + 1} examples."
             )
         return labels[batch.index]
 
