@@ -138,7 +138,7 @@ def named(call, argument, names, default):
             f"{call}: `{argument}` must tell all apart. Received: {shortened(twice)} more than "
             "once."
         )
-    return given
+    return names
 
 
 def _starts(x):
