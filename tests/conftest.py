@@ -1,5 +1,6 @@
 """What every test runs under: quiet logs, full float32, one seed, plots without a screen."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read when TensorFlow is imported
@@ -12,6 +13,12 @@ from cases import float32, float64  # noqa: F401 - fixtures of all tests
 
 # On GPUs that have it, TF32 rounds float32 products to 10 bits: far above our tolerances.
 tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def pytest_collection_finish():
+    """TensorFlow itself is never garbage: collections need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
