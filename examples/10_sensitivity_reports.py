@@ -2,7 +2,7 @@
 
 What it shows: `keras_fwd.sensitivity_report` on a table with discrete columns, on thirty features
 in groups, on the pixels of a convolutional net and over the steps of a recurrent one; what training
-changed, by `report.compare`; a figure. How to read the pages: docs/sensitivity.md. It writes
+changed, by `report.compare`; a figure. How to read the pages: docs/guides/sensitivity.md. It writes
 cars.html, cars.png, tumors.html, pixels.html and rows.html in build/sensitivity/.
 
     python examples/10_sensitivity_reports.py

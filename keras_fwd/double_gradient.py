@@ -36,7 +36,8 @@ def linearize(fn, primals, wrt="inputs"):
         ConfigurationError: `wrt` or `fn` has no meaning.
 
     Cost: One forward pass and one pullback (not run in a graph unless used); each product costs
-        about one forward pass. All activations stay in memory as long as `J` does.
+        about one forward pass. All activations stay in memory as long as `J` does. In eager code
+        `fn` is traced besides, as `jvp` says.
 
     References:
         The trick goes back to a 2017 thread on forward-mode derivatives in TensorFlow:
@@ -91,7 +92,8 @@ def jvp(fn, primals, tangents, wrt="inputs"):
         LeakError, StructureError, ConfigurationError: As `linearize`.
 
     Cost: About two forward passes inside a `tf.function`; no tape outlives the call. In eager code
-        `fn` is traced once besides, to look for leaks; wrap the call in a `tf.function` for speed.
+        `fn` is traced besides, to look for leaks: once for each function object and each shape, so
+        at every call of a function that is made anew. For speed, wrap the call in a `tf.function`.
 
     Example:
 

@@ -12,13 +12,18 @@ class LinearMap:
     """A linear map between two spaces of nests of tensors, with its transpose.
 
     `A(x)` is the product; `A.T` the transpose; `A @ B`, `A + B`, `A - B` and `2.0 * A` are maps
-    again. Nothing is computed before a product is asked for.
+    again, and `A @ x` is `A(x)`. Nothing is computed before a product is asked for.
 
     Args:
         mv: Function that takes a vector of `in_spec` and returns one of `out_spec`.
         transpose_mv: The same for the transpose.
         in_spec: Nest of `tf.TensorSpec`, `None` where a leaf takes no tangent.
         out_spec: The same for the outputs.
+
+    Raises:
+        StructureError: a vector or a map does not fit (`@`, `+`, `-`), or `*` has no scalar.
+
+    Cost: A product with `A @ B` or `A + B` is one with each; `A.T` is free.
 
     Example:
 
@@ -127,6 +132,9 @@ class LinearMap:
 
     def to_scipy(self):
         """The map as a `scipy.sparse.linalg.LinearOperator` on raveled vectors (eager only).
+
+        Returns:
+            LinearOperator with `matvec` and `rmatvec`: NumPy vectors `[components]`.
 
         Raises:
             ImportError: SciPy is not installed.

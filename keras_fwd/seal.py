@@ -1,13 +1,12 @@
 """`find_leaks` of a Keras model or function, and `seal_leaks` for use outside of this package."""
 
-import re
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import costs, functional, given, nest, nested_layers
+from keras_fwd import costs, functional, given, nest
 from keras_fwd.errors import ConfigurationError, LeakError
+from keras_fwd.layer_marks import LayerMarks
 from keras_fwd.layers.sealed import Sealed, SealedModel
 from keras_fwd.leaks import registry, search, verification
 from keras_fwd.leaks.report import Leak, LeakReport
@@ -57,7 +56,8 @@ def find_leaks(fn, inputs=None, training=False, verify=False, measure_cost=False
     function = (lambda x: fn(x, training=training)) if layer else fn
     calls = costs.run_once(fn, function, primals)
     variables = [functional.unwrap(v) for v in getattr(fn, "trainable_variables", [])]
-    places, sealed = search.leaks(function, primals, variables, _label(fn))
+    marks = LayerMarks(fn)
+    places, sealed = search.leaks(marks.marking(function), primals, variables, marks.label)
     verified = verification.verify(function, primals) if verify else {}
     measured = costs.measure(calls) if measure_cost else {}
     rows = [_row(place, place in sealed, measured) for place in places]
@@ -88,19 +88,6 @@ _ADVICE = {
     "(gradient reversal, straight-through), nothing to do; for the true derivative use the "
     "function without its rule, or keras_fwd.custom_jvp",
 }
-
-
-def _label(fn):
-    """From the scopes around an op to the path of its layer; as they are, if there is none."""
-    own = [fn] if isinstance(fn, keras.Layer) else []
-    names = {layer.name for layer in [*own, *nested_layers.inside(fn)]}
-
-    def label(scopes):
-        parts = [s if s in names else re.sub(r"_\d+$", "", s) for s in scopes.split("/")]
-        known = dict.fromkeys(part for part in parts if part in names)  # loops repeat them
-        return "/".join(known) or scopes
-
-    return label
 
 
 def _row(place, sealed, measured):
@@ -154,13 +141,14 @@ def seal_leaks(model, inputs=None):
     Returns:
         A model of the same weights (the same objects) and the same outputs to the bit, which is
         saved and loaded like any other: each leaking layer stands in a layer of the same name
-        that differentiates it by the rules of this package. A subclassed model is wrapped whole.
+        that differentiates it by the rules of this package. A subclassed model is wrapped whole,
+        and so is one with a leak outside of its layers.
 
     Raises:
         LeakError: there is no rule for a leak; names the layer and the op.
         ConfigurationError: not a built model, or it cannot be put together again.
 
-    Cost: Each gradient through a sealed layer runs the layer once more.
+    Cost: Each gradient through a sealed layer runs the layer once more. To seal: some traces.
 
     Example:
 
@@ -173,8 +161,7 @@ def seal_leaks(model, inputs=None):
     if not isinstance(model, keras.Model):
         raise ConfigurationError(f"seal_leaks: `model` must be a Keras model. Received: {model!r}.")
     _check_built("seal_leaks", model)
-    rows = [*find_leaks(model, inputs), *find_leaks(model, inputs, training=True)]
-    rows = [row for row in rows if row.kind != "custom rule" and row.op not in registry.added]
+    rows = _leaking(model, inputs)
     for row in rows:
         if not row.sealed:
             raise LeakError(
@@ -189,7 +176,7 @@ def seal_leaks(model, inputs=None):
         return Sealed(layer, name=layer.name) if leaking else layer
 
     try:
-        return keras.models.clone_model(model, clone_function=replaced)
+        sealed = keras.models.clone_model(model, clone_function=replaced)
     except Exception as error:
         names = [layer.name for layer in model.layers]
         raise ConfigurationError(
@@ -197,3 +184,10 @@ def seal_leaks(model, inputs=None):
             f"{names}. Received: {type(error).__name__}: {str(error).splitlines()[0]} Wrap the "
             "leaking layer where you build the model: keras_fwd.layers.Sealed(layer)."
         ) from error
+    return SealedModel(model, name=model.name) if rows and _leaking(sealed, inputs) else sealed
+
+
+def _leaking(model, inputs):
+    """What plain tapes get wrong in a model, in training or not."""
+    rows = [*find_leaks(model, inputs), *find_leaks(model, inputs, training=True)]
+    return [row for row in rows if row.kind != "custom rule" and row.op not in registry.added]

@@ -85,6 +85,8 @@ def check_adjoint(fn, primals=None, wrt="inputs", tolerance=None, seed=0):
     Raises:
         AssertionError: the gap is above the tolerance.
 
+    Cost: A product with the map and one with its transpose.
+
     Example:
 
     >>> gap = check_adjoint(tf.sin, tf.constant([0.5, 1.0], tf.float64))
@@ -120,6 +122,8 @@ def check_linear_map(A, tolerance=None, seed=0):
 
     Raises:
         AssertionError: `A(3x − 2y)` is not `3A(x) − 2A(y)`, or the transpose is none.
+
+    Cost: Four products each way.
 
     Example:
 

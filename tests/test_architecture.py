@@ -85,6 +85,7 @@ FLOORS = {
     ],
     "the bridge to Keras": [
         "nested_layers",
+        "layer_marks",
         "separable",
         "weight_penalties",
         "losses",

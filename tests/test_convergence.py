@@ -340,6 +340,17 @@ def test_the_best_weights_are_kept():
         assert (loss < 1.0) == restore
 
 
+def test_another_callback_that_ends_training_is_not_taken_for_the_last_epoch():
+    class End(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    model, stop = line(), LeastSquaresStop(ftol=0, xtol=0, gtol=0)
+    model.compile(optimizer=keras_fwd.GaussNewton(damping=1.0), loss="mse")
+    model.fit(X, Y, batch_size=20, epochs=5, verbose=0, callbacks=[End(), stop])
+    assert stop.status is None and stop.reason.startswith("another callback ended training; last")
+
+
 REFUSED = [
     ({"ftol": -1.0}, "`ftol` must be a finite number of at least 0"),
     ({"xtol": float("nan")}, "`xtol` must be a finite number"),

@@ -223,6 +223,19 @@ def test_sealed_models_are_right_under_plain_tapes(name, float64, tmp_path):
     np.testing.assert_array_equal(loaded(x), sealed(x))
 
 
+def test_layers_of_one_kind_are_told_apart_and_all_sealed():
+    # TensorFlow's scope for the ops of the first is the name of the second.
+    names = ["layer_normalization", "layer_normalization_1", "layer_normalization_2"]
+    stack = [layer for name in names for layer in (L.LayerNormalization(name=name), L.Dense(4))]
+    inside = keras.Sequential([L.LayerNormalization(name=names[0])], name="inside")
+    model = keras.Sequential([keras.Input([4]), *stack, inside], name="net")
+    paths = [f"net/{name}" for name in names] + [f"net/inside/{names[0]}"]
+    assert [row.layer for row in find_leaks(model)] == paths
+    sealed = seal_leaks(model)
+    assert [type(layer).__name__ for layer in sealed.layers] == [*["Sealed", "Dense"] * 3, "Sealed"]
+    assert not find_leaks(sealed)
+
+
 def test_a_sealed_model_trains_and_updates_its_statistics():
     model = net(L.Dense(4), L.BatchNormalization(), L.Dense(1), shape=[4])
     sealed = seal_leaks(model)

@@ -36,8 +36,8 @@ class LeastSquaresStop(keras.callbacks.Callback):
 
     Attributes:
         status: The `StepStatus` that training was stopped with, or None.
-        reason: The same in words; after training without a stop, that the epochs ran out and how
-            the last step ended.
+        reason: The same in words; after training without a stop, whether the epochs ran out or
+            another callback ended it, and how the last step ended.
 
     Args:
         ftol: Relative reduction of the loss, not negative. None (default): 8 machine epsilons of
@@ -104,6 +104,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
         self._start = 0
         self._batches: Any = None
         self._best: Any = None
+        self._epoch = 0
 
     def on_train_begin(self, logs=None):
         """Hand the tolerances to the optimizer."""
@@ -117,6 +118,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
             )
         self.status = self.reason = None
         self._best = float("inf"), None
+        self._epoch = 0
         self._optimizer = optimizer
         self._batches = (self.params or {}).get("steps")
         self._start = optimizer.status.iterations
@@ -136,7 +138,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Keep the weights, if the loss is the lowest so far."""
-        del epoch
+        self._epoch = epoch + 1
         model: Any = self.model
         if self._batches is None:
             self._batches = self._optimizer.status.iterations - self._start
@@ -150,7 +152,9 @@ class LeastSquaresStop(keras.callbacks.Callback):
         model: Any = self.model
         self._optimizer.tolerances.assign([FROM_DTYPE] * 3)
         if self.reason is None:
-            self.reason = f"the epochs ran out; last {self._optimizer.status}"
+            early = self._epoch < (self.params or {}).get("epochs", 0)
+            why = "another callback ended training" if early else "the epochs ran out"
+            self.reason = f"{why}; last {self._optimizer.status}"
         if self._best[1] is not None:
             model.set_weights(self._best[1])
         self._best = float("inf"), None

@@ -26,6 +26,9 @@ class CustomJVP(keras.layers.Layer):
         ConfigurationError: `function` or `rule` cannot be called.
         StructureError: the rule does not fit what the function returns.
 
+    Cost: As `custom_jvp`; around a layer with weights a pushforward also costs a JVP of the layer
+        by them.
+
     Example:
 
     >>> import numpy as np

@@ -47,6 +47,12 @@ class Sealed(keras.layers.Wrapper):
 
     Args:
         layer: A Keras layer. Its weights are shared, its outputs the same to the bit.
+        **kwargs: As of `keras.layers.Wrapper`.
+
+    Raises:
+        LeakError: when a derivative is taken: there is no rule for an op of the layer.
+
+    Cost: Each gradient runs the layer once more.
 
     Example:
 

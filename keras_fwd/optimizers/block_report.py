@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import tensorflow as tf
 
 from keras_fwd import blocks, double_gradient, nest
@@ -76,7 +77,7 @@ def _specs(model, inputs):
     if inputs is not None:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), tensors)
-    known = getattr(model, "input", None) if model.built else None
+    known = _known(model) if model.built else None
     if known is None:
         raise ConfigurationError(
             "blocks: the model must be built and know the shape of its inputs; pass a batch as "
@@ -84,3 +85,9 @@ def _specs(model, inputs):
             f"{'a model without an input shape' if model.built else 'not built'}."
         )
     return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), known)
+
+
+def _known(model):
+    """The symbolic inputs of a model, or None; a Sequential has a list of one."""
+    alone = getattr(model, "inputs", None) if isinstance(model, keras.Sequential) else None
+    return alone[0] if alone else getattr(model, "input", None)

@@ -92,7 +92,8 @@ class ResidualMinimizer:
             about a gradient an iteration, and one evaluation for each trial.
 
         References:
-            As `GaussNewton`; for bounds see `keras_fwd/optimizers/bounds.py`.
+            As `GaussNewton`. For bounds: Kanzow, Yamashita and Fukushima, J. Comput. Appl. Math.
+            172 (2004); Bertsekas, SIAM J. Control Optim. 20 (1982).
 
         Example:
 

@@ -205,11 +205,24 @@ class SensitivityReport:
             `keras_fwd.sensitivity.comparison.SensitivityComparison`, which prints as a table.
             Reports on the same data are compared example by example, as long as they live; one
             that comes from JSON has lost its examples, and errors are then too large.
+
+        Raises:
+            ConfigurationError: other features or outputs, or no such measure.
         """
         return comparison.compare(self, other, measure=measure)
 
     def maps(self, measure="standardized_rms"):
-        """A measure in the shape of each whole input: `{name: [*shape, outputs]}`, for images."""
+        """A measure in the shape of each whole input, for images.
+
+        Args:
+            measure: Its name; default `"standardized_rms"`.
+
+        Returns:
+            `{name of the input: array of [*shape, outputs]}`, float64.
+
+        Raises:
+            ConfigurationError: there is no such measure.
+        """
         return maps.maps(self, measure)
 
     def profiles(self, measure="rms"):
