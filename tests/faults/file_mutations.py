@@ -1,7 +1,7 @@
 """Files that somebody broke, or made to do harm, from a whole one and a random generator."""
 
+import copy
 import io
-import json
 import pickle
 import stat
 import struct
@@ -82,7 +82,7 @@ ODD = [
 
 def changed(random, document, odd=ODD):
     """A document of dicts and lists with a few of its values replaced, left out or doubled."""
-    document = json.loads(json.dumps(document))
+    document = copy.deepcopy(document)
     for _ in range(random.integers(1, 4)):
         places = list(_places(document))
         if not places:
@@ -92,12 +92,12 @@ def changed(random, document, odd=ODD):
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, list):
-            holder.append(holder[key])
+            holder.append(copy.deepcopy(holder[key]))
         elif kind == 2:
             other, place = places[random.integers(len(places))]
-            holder[key] = json.loads(json.dumps(other[place]))
+            holder[key] = copy.deepcopy(other[place])
         else:
-            holder[key] = odd[random.integers(len(odd))]
+            holder[key] = copy.deepcopy(odd[random.integers(len(odd))])
     return document
 
 

@@ -20,7 +20,7 @@ from faults.stack_checks import EXACT, KINK, LEAK, OURS, Derivatives, Training, 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("float64"),
-    # Of Keras, on masks that end at a layer which knows none.
+    # Of Keras, about masks that end at a layer which knows none.
     pytest.mark.filterwarnings(
         "ignore:Layer '.*' \\(of type .*\\) was passed an input with a mask"
     ),
