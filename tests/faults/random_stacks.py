@@ -223,9 +223,9 @@ def stack(seed, attempt=0):
 
 
 def _runs(made):
-    """Whether Keras can call the model: a few layers declare other shapes than they give."""
+    """Whether Keras can call the model: `RandomCrop`, for one, crops in training only."""
     try:
-        outputs = made.model(made.points(), training=True)
+        outputs = [made.model(made.points(), training=training) for training in (True, False)]
     except (ValueError, TypeError, tf.errors.InvalidArgumentError):
         return False
     return bool(np.isfinite(outputs).all())

@@ -40,8 +40,8 @@ def graph(function):
 class Derivatives:
     """`J u` and the adjoint gap of a stack, by its inputs or by its weights."""
 
-    def __init__(self, stack, jvp=keras_fwd.jvp):
-        self.stack, self.jvp = stack, jvp
+    def __init__(self, stack, linearize=keras_fwd.linearize):
+        self.stack, self.linearize = stack, linearize
         self.forward = graph(lambda points: stack.model(points, training=False))
         self.points = stack.points()
         self.weights = [v.value for v in stack.model.trainable_variables]
@@ -64,9 +64,14 @@ class Derivatives:
         return self.compare(wrt, pushed, lambda h: self.difference(by_inputs, u, h))
 
     def both(self, wrt, tangents, w):
+        """`J u` and `Jᵀ w`, in the two ways in which one asks for them."""
+
         @graph
         def run(points):
-            _, pushed = self.jvp(self.stack.model, points, tangents, wrt)
+            if wrt == "weights":
+                _, J = self.linearize(self.stack.model, points, wrt)
+                return J(tangents), J.T(w)
+            _, pushed = keras_fwd.jvp(self.stack.model, points, tangents, wrt)
             return pushed, keras_fwd.vjp(self.stack.model, points, w, wrt)[1]
 
         return run(self.points)

@@ -1,6 +1,10 @@
-"""Laws of all transforms, for nests, shapes and dtypes that hypothesis draws."""
+"""Laws of all transforms, for nests, shapes and dtypes that hypothesis draws.
+
+`FAULTS_EXAMPLES=500` draws as many for each law, and others in each run.
+"""
 
 import functools
+import os
 
 import numpy as np
 import pytest
@@ -16,9 +20,10 @@ from keras_fwd import LeakError, StructureError
 pytestmark = pytest.mark.slow
 
 # Each example traces a function, which takes a tenth of a second or more: few, and always the same.
+EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", 0))
 law = settings(
-    max_examples=20,
-    derandomize=True,
+    max_examples=EXAMPLES or 20,
+    derandomize=not EXAMPLES,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
