@@ -114,7 +114,7 @@ class Builder:
                 continue
             try:
                 y = case.build()(x)
-            except (ValueError, TypeError, AttributeError):  # it wants another shape
+            except (ValueError, TypeError, AttributeError, tf.errors.OpError):  # another shape
                 continue
             if isinstance(y, keras.KerasTensor) and _fits(y):
                 self.note(case.name, case)
