@@ -30,9 +30,14 @@ class Recorder(keras.StatelessScope):
         self._updated[id(variable)] = variable
         super().add_update(update)
 
+    @property
+    def updated(self):
+        """The variables that were to be updated, a list."""
+        return list(self._updated.values())
+
     def onward(self):
         """A new scope that starts from the values at the end of this one."""
-        variables = list(self._updated.values())
+        variables = self.updated
         return Recorder(variables, [self.get_current_value(variable) for variable in variables])
 
     def commit(self, condition):

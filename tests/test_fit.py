@@ -714,6 +714,10 @@ REFUSED = {
         lambda: compiled(loss=absolute, run_eagerly=True),
         "must be twice differentiable",
     ),
+    "a layer that assigns its kernel": (
+        lambda: compiled(net(layers.SpectralNormalization(layers.Dense(1)))),
+        "must not assign trainable weights.*kernel",
+    ),
     "one of two losses": (
         lambda: compiled(two_branches(), {"u": "mse", "v": "mae"}),
         "'mean_absolute_error'",

@@ -20,7 +20,7 @@ from keras_fwd.optimizers.convergence import LastStep
 from keras_fwd.optimizers.damping import Nielsen
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.search import Search
-from keras_fwd.optimizers.training_checks import check_replicas, check_training
+from keras_fwd.optimizers.training_checks import check_replicas, check_training, check_updates
 from keras_fwd.optimizers.watch import Watch
 
 
@@ -215,6 +215,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """One step on the batch of a pass: its `Expansion`, and what the `Search` found."""
         expansion = self.expansion(model_pass)
         outputs, recorder = model_pass.outputs, model_pass.recorder
+        check_updates(self, model_pass.variables, recorder.updated)
         system = self.linear_system(model_pass, expansion)
         search = self._search(model_pass, expansion, system)
         model_pass.outputs, model_pass.recorder = outputs, recorder

@@ -30,6 +30,26 @@ def check_training(optimizer, model, batch):
         )
 
 
+def check_updates(optimizer, variables, updated):
+    """Raise `ConfigurationError` where the forward pass assigns a weight that the step is to move.
+
+    `SpectralNormalization` does. What it assigned would take the place of the step.
+
+    Args:
+        optimizer: For the message.
+        variables: Trainable variables.
+        updated: Those that the forward pass assigned.
+    """
+    assigned = [v for v in updated if any(v is variable for variable in variables)]
+    if assigned:
+        raise ConfigurationError(
+            f"{type(optimizer).__name__}: a layer must not assign trainable weights of its own in "
+            "training, as `SpectralNormalization` does: the step would be lost. Received: "
+            f"{assigned[0].path!r}, assigned in the forward pass. Freeze that layer, or train with "
+            "an optimizer of Keras."
+        )
+
+
 def check_replicas(optimizer, model):
     """Raise `ConfigurationError` where several replicas would not take the step of one."""
     strategy = tf.distribute.get_strategy()

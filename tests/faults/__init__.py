@@ -1,0 +1,1 @@
+"""Tests that look for what breaks: faults that happen, and random inputs."""
