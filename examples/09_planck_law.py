@@ -97,7 +97,7 @@ figure.savefig(OUT / "planck.png", dpi=120)
 print(f"picture: {OUT / 'planck.png'}")
 
 # %% What the example claims
-# Fixsen, Astrophysical Journal 707 (2009): 2.7255 K; Fixsen et al. (1996): |potential| < 9e-5.
+# Fixsen, Astrophysical Journal 707 (2009): 2.7255 K. Fixsen et al. (1996): a potential below 9e-5.
 assert result.converged, result.message
 assert abs(float(temperature) - 2.7255) < 1e-3, "another temperature than is published"
 assert abs(float(potential)) < 9e-5, "a chemical potential that was not found"
