@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "reset_modules": ("matplotlib", "example_pages.reset"),
     "abort_on_example_error": True,
+    "image_scrapers": ("example_pages.pictures",),
     "capture_repr": (),
     "min_reported_time": 0,
     "show_signature": False,

@@ -21,16 +21,55 @@ class KerasFwdError(Exception):
 
 
 class StructureError(KerasFwdError, ValueError):
-    """A nest of tensors has the wrong structure, shape or dtype."""
+    """A nest of tensors has the wrong structure, shape or dtype.
+
+    Example:
+
+    >>> import tensorflow as tf, keras_fwd
+    >>> keras_fwd.jvp(tf.sin, tf.zeros([2]), tf.zeros([3]))
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.StructureError: jvp: ...
+    """
 
 
 class ConfigurationError(KerasFwdError, ValueError):
-    """An argument has no meaning, or two choices exclude each other."""
+    """An argument has no meaning, or two choices exclude each other.
+
+    Example:
+
+    >>> import keras_fwd
+    >>> keras_fwd.GaussNewton(max_trials=0)
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.ConfigurationError: GaussNewton: ...
+    """
 
 
 class LeakError(KerasFwdError, NotImplementedError):
-    """A place in the graph where the double-gradient trick would fail or be wrong."""
+    """A place in the graph where the double-gradient trick would fail or be wrong.
+
+    Example:
+
+    >>> import numpy as np, tensorflow as tf, keras_fwd
+    >>> hidden = lambda x: tf.numpy_function(np.sin, [x], tf.float32)
+    >>> keras_fwd.jvp(hidden, tf.zeros([2]), tf.ones([2]))
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.LeakError: jvp: TensorFlow does not differentiate this op, ...
+    """
 
 
 class NumericalError(KerasFwdError, ArithmeticError):
-    """Training was stopped because its values are not finite."""
+    """Training was stopped because its values are not finite.
+
+    Example:
+
+    >>> import keras, numpy as np, keras_fwd
+    >>> net = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    >>> net.compile(keras_fwd.GaussNewton(), "mse")
+    >>> net.fit(np.ones([4, 1]), np.full([4, 1], np.nan), epochs=30, verbose=0)
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.NumericalError: ...
+    """

@@ -133,7 +133,7 @@ def _part_sections(app, what, name, obj, options, lines) -> None:
     """`Cost: text` becomes a section, as napoleon wants it; `Example:` its heading."""
     parted = []
     for line in lines:
-        if match := re.match(r"(\s*)(Cost|Attributes): (\S.*)$", line):
+        if match := re.match(r"(\s*)(Cost|Attributes|Example): (\S.*)$", line):
             parted += [f"{match[1]}{match[2]}:", f"{match[1]}    {match[3]}"]
         elif match := re.match(r"(\s*)Example:$", line):
             parted.append(f"{match[1]}.. rubric:: Example")

@@ -6,7 +6,13 @@ titles in reStructuredText; what it is given are copies in which each title is u
 
 import re
 import shutil
+import time
 from pathlib import Path
+
+from sphinx_gallery.scrapers import figure_rst
+
+_started = time.time()  # when the example that runs did
+_shown: set[Path] = set()
 
 
 def staged(root: Path) -> Path:
@@ -34,17 +40,30 @@ def _underlined(cell: re.Match) -> str:
     return f"# %%\n# {cell[1]}\n# {'-' * len(cell[1])}"
 
 
+def pictures(block, block_vars, gallery_conf) -> str:
+    """Shows what an example saved in its folder `OUT`: the picture is the same as a user's."""
+    out = block_vars["example_globals"].get("OUT")
+    shown = []
+    for path in sorted(out.glob("*.png")) if out else []:
+        if path.stat().st_mtime >= _started and path not in _shown:
+            shown.append(next(block_vars["image_path_iterator"]))
+            shutil.copyfile(path, shown[-1])
+            _shown.add(path)
+    return figure_rst(shown, gallery_conf["src_dir"])
+
+
 def reset(gallery_conf, fname) -> None:
     """Gives each example Keras and TensorFlow as they are in a new process."""
     import logging
-    import sys
 
     import keras
+    import matplotlib.pyplot as plt
 
+    global _started
+    _started = time.time()
+    plt.close("all")
     keras.backend.clear_session()
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(0)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
-    for name in ("attacks", "datasets"):
-        sys.modules.pop(name, None)
