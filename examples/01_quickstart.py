@@ -108,12 +108,9 @@ left.legend(frameon=False)
 strength = report.measures["standardized_rms"]
 order = report.ranking()[7::-1]
 value, low, high = (part[order, 0] for part in (strength.value, strength.low, strength.high))
-right.barh(
-    [report.feature_names[i] for i in order], value, xerr=[value - low, high - value], color="C0"
-)
+labels = [report.feature_names[i] for i in order]
+right.barh(labels, value, xerr=[value - low, high - value], color="C0")
 right.set(xlabel="strength, standard deviations of mpg", title="What drives fuel consumption")
-for axes in (left, right):
-    axes.spines[["top", "right"]].set_visible(False)
 figure.savefig(OUT / "training.png", dpi=120)
 
 # %% What this example claims
