@@ -47,7 +47,7 @@ autosummary_generate = False  # `api_pages` writes them, from `__all__`
 python_maximum_signature_line_length = 88
 python_display_short_literal_types = True
 
-myst_enable_extensions = ["attrs_block", "colon_fence"]
+myst_enable_extensions = ["attrs_block", "attrs_inline", "colon_fence", "html_image"]
 myst_heading_anchors = 3
 
 sphinx_gallery_conf = {

@@ -124,6 +124,7 @@ def site(tmp_path_factory):
 
 
 def _build(copy, target):
+    shutil.rmtree(copy, ignore_errors=True)  # what a failed build left
     generated = shutil.ignore_patterns("api", "gallery", "__pycache__")
     for name in ("docs", "examples", "benchmarks"):
         shutil.copytree(ROOT / name, copy / name, ignore=generated)
