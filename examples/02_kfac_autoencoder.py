@@ -22,7 +22,7 @@ import keras_fwd
 
 OUT = Path("build/kfac")
 OUT.mkdir(parents=True, exist_ok=True)
-EPOCHS, BATCH, CODE = 60, 599, 6
+EPOCHS, BATCH, CODE = 60, 599, 6  # three steps an epoch
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 digits = datasets.load("digits", split="train", as_supervised=True)
 x, _ = next(digits.batch(len(digits)).as_numpy_iterator())

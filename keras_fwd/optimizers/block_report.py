@@ -92,6 +92,8 @@ def _specs(model, inputs):
         tensors = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), tensors)
     known = getattr(model, "input", None) if model.built else None
+    if known is None and model.built and getattr(model, "inputs", None):
+        (known,) = model.inputs  # a Sequential, which has no `input` before it is called on one
     if known is None:
         raise ConfigurationError(
             "blocks: the model must be built and know the shape of its inputs; pass a batch as "
