@@ -29,17 +29,18 @@ def blocks(text):
 def own_folder(tmp_path, monkeypatch):
     """What a page saves goes here; what it sets in Keras does not outlive it."""
     monkeypatch.chdir(tmp_path)
+    keras.backend.clear_session()  # with the dtype policy, which would outrank a page's `floatx`
     yield
+    keras.backend.clear_session()
     keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_CODE)
 def test_the_code_of_a_page_runs(name, capsys, own_folder):
-    scope = {"__name__": "page"}
+    scope = {"__name__": "__main__"}
     for block in blocks((ROOT / name).read_text(encoding="utf-8")):
-        exec(compile(block, name, "exec"), scope)
+        exec(compile(block, str(ROOT / name), "exec"), scope)  # AutoGraph reads the page
     if name == "docs/trainlm.md":
         out = capsys.readouterr().out
         assert "epochs; " in out and float(out.split(":")[-1]) < 1e-3, out

@@ -63,7 +63,6 @@ def reset(gallery_conf, fname) -> None:
     _started = time.time()
     plt.close("all")
     keras.backend.clear_session()
-    keras.config.set_floatx("float32")
-    keras.config.set_dtype_policy("float32")
+    keras.config.set_floatx("float32")  # and no policy: one of its own would outrank `floatx`
     keras.utils.set_random_seed(0)
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
