@@ -47,7 +47,10 @@ class ConfigurationError(KerasFwdError, ValueError):
 
 
 class LeakError(KerasFwdError, NotImplementedError):
-    """A place in the graph where the double-gradient trick would fail or be wrong.
+    """A derivative that TensorFlow would get wrong, and that this package has no rule for.
+
+    The message names the call, what is wrong, the op and its scope in the graph, and the way out.
+    Raised when the graph is traced, not at some later value.
 
     Example:
 
@@ -61,7 +64,9 @@ class LeakError(KerasFwdError, NotImplementedError):
 
 
 class NumericalError(KerasFwdError, ArithmeticError):
-    """Training was stopped because its values are not finite.
+    """Training was stopped because its values are not finite, many batches in a row.
+
+    The message names the first bad value.
 
     Example:
 

@@ -345,13 +345,6 @@ def test_the_table_of_blocks():
     assert (read.left, read.right) == ((1, 4, 4), (1, 2, 2))
 
 
-def test_blocks_of_a_sequential_model():
-    model = keras.Sequential([keras.Input([4]), L.Dense(3, "tanh"), L.Dense(2)])
-    assert [row.block for row in KFAC().blocks(model)] == ["Kronecker", "Kronecker"]
-    with pytest.raises(keras_fwd.ConfigurationError, match="must be built"):
-        KFAC().blocks(keras.Sequential([L.Dense(2)]))
-
-
 def test_blocks_of_a_model_without_input_shape():
     model = Subclassed()
     with pytest.raises(keras_fwd.ConfigurationError, match="must be built"):

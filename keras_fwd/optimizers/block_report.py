@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_fwd import blocks, double_gradient, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.model import Recorder
-from keras_fwd.tables import text_table
+from keras_fwd.tables import Rows, text_table
 
 COLUMNS = ("weights", "block", "left", "right", "why")
 
@@ -31,15 +31,12 @@ class BlockRow:
     why: str
 
 
-class BlockReport:
+class BlockReport(Rows):
     """The blocks of a model, a sequence of `BlockRow` that prints as a table.
 
     Attributes:
         rows: List of `BlockRow`.
     """
-
-    def __init__(self, rows):
-        self.rows = list(rows)
 
     @classmethod
     def of(cls, model, inputs, shared):
@@ -61,18 +58,6 @@ class BlockReport:
         tf.function(trace, autograph=False).get_concrete_function(specs)
         return cls([_row(block, variables) for block in found])
 
-    def __iter__(self):
-        return iter(self.rows)
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        return self.rows[index]
-
-    def __repr__(self):
-        return str(self)
-
     def __str__(self):
         cells = [[getattr(row, name) for name in COLUMNS] for row in self.rows]
         return text_table(COLUMNS, cells, wide=("why",))
@@ -92,8 +77,6 @@ def _specs(model, inputs):
         tensors = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         return tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), tensors)
     known = getattr(model, "input", None) if model.built else None
-    if known is None and model.built and getattr(model, "inputs", None):
-        (known,) = model.inputs  # a Sequential, which has no `input` before it is called on one
     if known is None:
         raise ConfigurationError(
             "blocks: the model must be built and know the shape of its inputs; pass a batch as "
