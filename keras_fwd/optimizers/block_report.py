@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_fwd import blocks, double_gradient, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.model import Recorder
-from keras_fwd.tables import Rows, text_table
+from keras_fwd.tables import text_table
 
 COLUMNS = ("weights", "block", "left", "right", "why")
 
@@ -31,12 +31,15 @@ class BlockRow:
     why: str
 
 
-class BlockReport(Rows):
+class BlockReport:
     """The blocks of a model, a sequence of `BlockRow` that prints as a table.
 
     Attributes:
         rows: List of `BlockRow`.
     """
+
+    def __init__(self, rows):
+        self.rows = list(rows)
 
     @classmethod
     def of(cls, model, inputs, shared):
@@ -57,6 +60,18 @@ class BlockReport(Rows):
 
         tf.function(trace, autograph=False).get_concrete_function(specs)
         return cls([_row(block, variables) for block in found])
+
+    def __iter__(self):
+        return iter(self.rows)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    def __repr__(self):
+        return str(self)
 
     def __str__(self):
         cells = [[getattr(row, name) for name in COLUMNS] for row in self.rows]
