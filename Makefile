@@ -4,6 +4,7 @@
 # make test JOBS=8  on a machine with more cores
 # make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
 # make coverage     the same, and writes docs/coverage.md
+# make docs        the site, in build/docs; runs the examples that changed since the last time
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow conformance coverage lint examples clean
+.PHONY: demo test test-slow conformance coverage lint examples docs clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -40,6 +41,10 @@ examples: .venv/.ready-examples
 	    echo "== $$script"; $(QUIET) $(BIN)/python "$$script"; \
 	done
 
+# A failing example and any warning fail the build.
+docs: .venv/.ready-dev
+	$(QUIET) $(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+
 # A stamp an extra: installed once, and again only when the requirements change.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -54,5 +59,5 @@ examples: .venv/.ready-examples
 	touch .venv/.ready-examples $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build docs/api docs/gallery dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,9 @@
-"""Fit cars' fuel consumption with Gauss-Newton, watch the Jacobian, read what drives it.
+"""Fuel consumption of cars by Gauss-Newton, and what drives it.
 
 What it shows: a plain `keras.Sequential` trained by `keras_fwd.GaussNewton` in stock `fit`, next
 to Adam on the same net with ten times the epochs; the norm of ∂output/∂input in the progress bar;
-and the sensitivity report, as a table here and as a page to keep.
+and the sensitivity report, as a table here and as a page to keep. One picture:
+build/quickstart/training.png.
 
     make demo        (or: python examples/01_quickstart.py)
 """
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import datasets
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_fwd
 
-OUT = Path(__file__).resolve().parents[1] / "build" / "quickstart"
+OUT = Path("build/quickstart")
 EPOCHS = 30
 
 OUT.mkdir(parents=True, exist_ok=True)
@@ -55,13 +57,13 @@ def train_with(optimizer, epochs, **arguments):
     model = build()
     model.compile(optimizer=optimizer, loss="mse")
     start = time.perf_counter()
-    model.fit(x_train, y_train, batch_size=len(x_train), epochs=epochs, **arguments)
-    return model, time.perf_counter() - start
+    fitted = model.fit(x_train, y_train, batch_size=len(x_train), epochs=epochs, **arguments)
+    return model, time.perf_counter() - start, fitted.history["loss"]
 
 
 # %% Gauss-Newton, in stock compile and fit
 watch = keras_fwd.JacobianNormCallback((x_test, y_test))
-model, seconds = train_with(keras_fwd.GaussNewton(), EPOCHS, callbacks=[watch], verbose=1)
+model, seconds, losses = train_with(keras_fwd.GaussNewton(), EPOCHS, callbacks=[watch], verbose=1)
 
 # %% Adam on the same net, with ten times the epochs
 rates = (1e-3, 3e-3, 1e-2)
@@ -78,9 +80,9 @@ def loss(model):
 
 print("\nwhat each optimizer reached:")
 print(f"  {'optimizer':<16}{'epochs':>8}{'seconds':>9}{'training loss':>15}{'test error, mpg':>17}")
-rows = [("GaussNewton()", EPOCHS, model, seconds)]
+rows = [("GaussNewton()", EPOCHS, model, seconds, losses)]
 rows += [(f"Adam({r:g})", 10 * EPOCHS, *adam) for r, adam in zip(rates, adams, strict=True)]
-for name, epochs, net, took in rows:
+for name, epochs, net, took, _ in rows:
     reached = f"{loss(net):>15.3f}{rmse(net, x_test, y_test):>17.3f}"
     print(f"  {name:<16}{epochs:>8}{took:>9.1f}{reached}")
 
@@ -95,8 +97,22 @@ print(report)
 # %% Keep it
 model.save(OUT / "model.keras")
 report.to_html(OUT / "report.html")
-print(f"model:  {OUT / 'model.keras'}\nreport: {OUT / 'report.html'}")
+print("model: build/quickstart/model.keras\nreport: build/quickstart/report.html")
+
+# %% The picture: how the loss falls, and the strength of each input
+figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+for name, epochs, _, _, losses in rows:
+    left.loglog(np.arange(1, epochs + 1), losses, label=name)
+left.set(xlabel="epochs", ylabel="training loss, mpg²", title="Gauss-Newton and Adam")
+left.legend(frameon=False)
+strength = report.measures["standardized_rms"]
+order = report.ranking()[7::-1]
+value, low, high = (part[order, 0] for part in (strength.value, strength.low, strength.high))
+labels = [report.feature_names[i] for i in order]
+right.barh(labels, value, xerr=[value - low, high - value], color="C0")
+right.set(xlabel="strength, standard deviations of mpg", title="What drives fuel consumption")
+figure.savefig(OUT / "training.png", dpi=120)
 
 # %% What this example claims
-assert loss(model) < min(loss(net) for net, _ in adams), "Gauss-Newton should be ahead of Adam"
+assert loss(model) < min(loss(net) for net, _, _ in adams), "Gauss-Newton should be ahead of Adam"
 assert rmse(keras.models.load_model(OUT / "model.keras"), x_test, y_test) < 3.0

@@ -1,4 +1,4 @@
-"""Digits that are still read under noise and under attack, by penalties on the derivatives.
+"""Digits read under noise and under attack, by penalties on derivatives.
 
 What it shows: the same small net trained plainly and with each of five penalties through
 `keras_fwd.regularize`; accuracy on clean digits, under rising noise and under a PGD attack. One
@@ -14,9 +14,6 @@ from pathlib import Path
 import attacks
 import datasets
 import keras
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import rich.console
@@ -25,7 +22,7 @@ import rich.table
 import keras_fwd
 from keras_fwd import regularizers
 
-OUT = Path(__file__).resolve().parents[1] / "build" / "robust_digits"
+OUT = Path("build/robust_digits")
 OUT.mkdir(parents=True, exist_ok=True)
 EPOCHS, SEEDS = 25, 2
 EPSILON = 0.1
@@ -106,7 +103,7 @@ right.set(xlabel="accuracy, percent", title=f"PGD attack, ±{EPSILON} a pixel")
 for axes in (left, right):
     axes.spines[["top", "right"]].set_visible(False)
 figure.savefig(OUT / "robustness.png", dpi=120)
-print(f"picture: {OUT / 'robustness.png'}")
+print("picture: build/robust_digits/robustness.png")
 
 # %% What the example claims
 for name in PENALTIES:

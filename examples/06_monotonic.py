@@ -14,9 +14,6 @@ from pathlib import Path
 
 import datasets
 import keras
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
@@ -24,7 +21,7 @@ import tensorflow as tf
 import keras_fwd
 from keras_fwd.regularizers import Monotonic
 
-OUT = Path(__file__).resolve().parents[1] / "build" / "monotonic"
+OUT = Path("build/monotonic")
 OUT.mkdir(parents=True, exist_ok=True)
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 names = list(datasets.Autompg.FEATURE_NAMES)
@@ -92,7 +89,7 @@ for panel, (name, model) in zip(axes, models.items(), strict=True):
 axes[0].set_ylabel("miles per gallon")
 figure.suptitle("Ten cars, made lighter and heavier (dots: as they are)")
 figure.savefig(OUT / "monotonic.png", dpi=120)
-print(f"picture: {OUT / 'monotonic.png'}")
+print("picture: build/monotonic/monotonic.png")
 
 # %% What the example claims
 assert wrong["plain"] > 0.05, "the plain net keeps to it already"

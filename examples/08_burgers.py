@@ -1,4 +1,4 @@
-"""A differential equation solved by a net: Burgers' equation, on which a shock forms.
+"""Burgers' equation, on which a shock forms, solved by a net.
 
 What it shows: `u_t + u u_x = ν u_xx` on [-1, 1], `u = −sin πx` at first, zero at the ends. A net
 stands for `u`; what is left of the equation at 800 points is the residual, with derivatives by
@@ -14,16 +14,13 @@ import time
 from pathlib import Path
 
 import keras
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
 import keras_fwd
 
-OUT = Path(__file__).resolve().parents[1] / "build" / "burgers"
+OUT = Path("build/burgers")
 OUT.mkdir(parents=True, exist_ok=True)
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 keras.config.set_floatx("float64")
@@ -100,7 +97,7 @@ image = right.pcolormesh(t, x, logarithm, cmap="viridis", vmin=-6, rasterized=Tr
 figure.colorbar(image, ax=right, label="log₁₀ of the error")
 right.set(title="how far off it is", xlabel="t", ylabel="x")
 figure.savefig(OUT / "burgers.png", dpi=120)
-print(f"picture: {OUT / 'burgers.png'}")
+print("picture: build/burgers/burgers.png")
 
 # %% What the example claims
 assert relative < 1e-2, "the net does not solve the equation"

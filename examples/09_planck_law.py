@@ -1,4 +1,4 @@
-"""A law of physics fitted to measurements: the temperature of the cosmic microwave background.
+"""Planck's law fitted to the sky: the temperature of the cosmic background.
 
 What it shows: `GaussNewton().minimize` on residuals of one's own. Planck's law has a temperature;
 the sky adds a chemical potential, if energy was released late, and what is left of the Galaxy.
@@ -14,16 +14,13 @@ gives their standard errors, and the published values are met. One picture: buil
 import logging
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 
 import keras_fwd
 
-OUT = Path(__file__).resolve().parents[1] / "build" / "planck"
+OUT = Path("build/planck")
 OUT.mkdir(parents=True, exist_ok=True)
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 TABLE = """
@@ -94,10 +91,10 @@ bottom.set(xlabel="wave number, 1/cm", ylabel="rest / error")
 for panel in (top, bottom):
     panel.spines[["top", "right"]].set_visible(False)
 figure.savefig(OUT / "planck.png", dpi=120)
-print(f"picture: {OUT / 'planck.png'}")
+print("picture: build/planck/planck.png")
 
 # %% What the example claims
-# Fixsen, Astrophysical Journal 707 (2009): 2.7255 K; Fixsen et al. (1996): |potential| < 9e-5.
+# Fixsen, Astrophysical Journal 707 (2009): 2.7255 K. Fixsen et al. (1996): a potential below 9e-5.
 assert result.converged, result.message
 assert abs(float(temperature) - 2.7255) < 1e-3, "another temperature than is published"
 assert abs(float(potential)) < 9e-5, "a chemical potential that was not found"

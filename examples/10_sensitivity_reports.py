@@ -1,4 +1,4 @@
-"""Four sensitivity reports: what drives a model of cars, of tumors, of images, of sequences.
+"""What drives a model of cars, of tumors, of images, of sequences: four reports.
 
 What it shows: `keras_fwd.sensitivity_report` on a table with discrete columns, on thirty features
 in groups, on the pixels of a convolutional net and over the steps of a recurrent one; what training
@@ -19,7 +19,7 @@ from keras import Input, Sequential, layers
 
 from keras_fwd import GaussNewton, sensitivity_report
 
-OUT = Path(__file__).resolve().parents[1] / "build" / "sensitivity"
+OUT = Path("build/sensitivity")
 OUT.mkdir(parents=True, exist_ok=True)
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 keras.utils.set_random_seed(0)
@@ -96,7 +96,7 @@ net = Sequential([Input((8, 8), name="digit"), layers.GRU(24), layers.Dense(10)]
 classify(net, x[..., 0], label, loss, 10)
 rows = sensitivity_report(net, (x[..., 0], label), **options)
 rows.to_html(OUT / "rows.html", title="Which rows a recurrent net remembers")
-print(f"\n{tumors!r}\n{pixels!r}\n{rows!r}\npages: {OUT}")
+print(f"\n{tumors!r}\n{pixels!r}\n{rows!r}\npages: build/sensitivity")
 
 # %% What this example claims: each holds from one end of the 95 % intervals to the other
 mean = cars.measures["mean"]

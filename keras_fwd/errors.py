@@ -21,11 +21,29 @@ class KerasFwdError(Exception):
 
 
 class StructureError(KerasFwdError, ValueError):
-    """A nest of tensors has the wrong structure, shape or dtype."""
+    """A nest of tensors has the wrong structure, shape or dtype.
+
+    Example:
+
+    >>> import tensorflow as tf, keras_fwd
+    >>> keras_fwd.jvp(tf.sin, tf.zeros([2]), tf.zeros([3]))
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.StructureError: jvp: ...
+    """
 
 
 class ConfigurationError(KerasFwdError, ValueError):
-    """An argument has no meaning, or two choices exclude each other."""
+    """An argument has no meaning, or two choices exclude each other.
+
+    Example:
+
+    >>> import keras_fwd
+    >>> keras_fwd.GaussNewton(max_trials=0)
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.ConfigurationError: GaussNewton: ...
+    """
 
 
 class LeakError(KerasFwdError, NotImplementedError):
@@ -33,6 +51,15 @@ class LeakError(KerasFwdError, NotImplementedError):
 
     The message names the call, what is wrong, the op and its scope in the graph, and the way out.
     Raised when the graph is traced, not at some later value.
+
+    Example:
+
+    >>> import numpy as np, tensorflow as tf, keras_fwd
+    >>> hidden = lambda x: tf.numpy_function(np.sin, [x], tf.float32)
+    >>> keras_fwd.jvp(hidden, tf.zeros([2]), tf.ones([2]))
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.LeakError: jvp: TensorFlow does not differentiate this op, ...
     """
 
 
@@ -40,4 +67,14 @@ class NumericalError(KerasFwdError, ArithmeticError):
     """Training was stopped because its values are not finite, many batches in a row.
 
     The message names the first bad value.
+
+    Example:
+
+    >>> import keras, numpy as np, keras_fwd
+    >>> net = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    >>> net.compile(keras_fwd.GaussNewton(), "mse")
+    >>> net.fit(np.ones([4, 1]), np.full([4, 1], np.nan), epochs=30, verbose=0)
+    Traceback (most recent call last):
+        ...
+    keras_fwd.errors.NumericalError: ...
     """

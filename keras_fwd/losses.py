@@ -18,6 +18,11 @@ def cauchy(y_true, y_pred, scale=1.0):
 
     Returns:
         `[batch, …]`, in the dtype of the outputs.
+
+    Example:
+
+    >>> cauchy([[0.0], [0.0]], [[0.1], [100.0]]).numpy().round(3)
+    array([0.005, 4.605], dtype=float32)
     """
     outputs: Any = keras.ops.convert_to_tensor(y_pred)
     targets: Any = keras.ops.cast(y_true, outputs.dtype)

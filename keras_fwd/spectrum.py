@@ -21,6 +21,8 @@ class Eigenvalues(NamedTuple):
     Attributes:
         values: `[k]`, float64.
         errors: `[k]`, float64: within that distance of each value there is an eigenvalue.
+
+    Example: `top_eigenvalues` and `ritz_values`.
     """
 
     values: tf.Tensor
@@ -33,6 +35,8 @@ class Estimate(NamedTuple):
     Attributes:
         value: Scalar, float64.
         stderr: Its standard error; 0 where the value is exact.
+
+    Example: `trace`.
     """
 
     value: tf.Tensor
@@ -45,6 +49,8 @@ class Density(NamedTuple):
     Attributes:
         nodes: `[probes, m]`, float64, ascending in each row.
         weights: `[probes, m]`, float64, not negative, with sum 1.
+
+    Example: `spectral_density`.
     """
 
     nodes: tf.Tensor

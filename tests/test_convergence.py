@@ -371,3 +371,13 @@ def test_other_optimizers_are_refused(optimizer):
     model.compile(optimizer=optimizer, loss="mse")
     with pytest.raises(keras_fwd.ConfigurationError, match="must be compiled with"):
         model.fit(X, Y, verbose=0, callbacks=[LeastSquaresStop()])
+
+
+def test_every_optimizer_with_curvature_counts_what_is_not_finite():
+    optimizers = keras_fwd.optimizers
+    for optimizer in (optimizers.GaussNewton(), optimizers.KFAC()):
+        assert isinstance(optimizer, optimizers.CurvatureOptimizer)
+        model = line()
+        model.compile(optimizer, "mse")
+        model.fit(X, np.where(np.arange(20) < 10, np.nan, 1.0), batch_size=20, verbose=0)
+        assert optimizer.nonfinite_steps == 1

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from cases import relative_error
 
+import keras_fwd
 from keras_fwd import ConfigurationError, LeakError, StructureError, find_leaks, jvp, seal_leaks
 from keras_fwd.leaks import registry
 
@@ -262,3 +263,24 @@ def test_what_has_no_rule_is_refused():
     model = keras.Sequential([keras.Input([3], batch_size=2), Odd(name="odd")])
     with pytest.raises(LeakError, match=r"no rule for the op PyFunc \(severed\) in 'seq.*/odd"):
         seal_leaks(model)
+
+
+def test_a_layer_alone_is_sealed(float64):
+    x, u = (tf.constant(np.random.default_rng(k).normal(size=(2, 4))) for k in (0, 1))
+    layer = L.LayerNormalization()
+    sealed = keras_fwd.layers.Sealed(layer)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = sealed(x) ** 3
+        slope = tf.reduce_sum(inner.gradient(y, x) * u)
+    ahead, middle, behind = (tf.reduce_sum(layer(x + h * u) ** 3) for h in (1e-4, 0.0, -1e-4))
+    found = tf.reduce_sum(outer.gradient(slope, x) * u)  # the second derivative along u
+    np.testing.assert_allclose(found, (ahead - 2 * middle + behind) / 1e-8, rtol=1e-5)
+
+
+def test_a_report_is_a_sequence_of_leaks():
+    report = find_leaks(net(L.Dense(3, "softsign"), shape=(2,)))
+    assert isinstance(report, keras_fwd.LeakReport)
+    assert [row.kind for row in report] == [report[i].kind for i in range(len(report))]

@@ -467,3 +467,27 @@ def test_the_step_is_traced_once():
     count = len(calls)
     model.fit(x, y, batch_size=8, epochs=3, verbose=0)
     assert len(calls) == count
+
+
+@keras.saving.register_keras_serializable("tests")
+class Shear(R.SensitivityRegularizer):
+    """A penalty of a user's own: the squares of the pushforwards of `(1, −1)`."""
+
+    def penalty(self, batch):
+        moved = batch.jacobian(tf.constant([[1.0, -1.0]]) * tf.ones_like(batch.inputs))
+        return tf.reduce_mean(tf.reduce_sum(moved**2, axis=-1))
+
+    def get_config(self):
+        return {"strength": self.strength, "name": self.name}
+
+
+def test_a_penalty_of_ones_own_trains_and_is_saved(tmp_path):
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    model = keras.Sequential([keras.Input([2]), L.Dense(1)])
+    model = regularize(model, Shear(100.0, "shear"))
+    model.compile(keras.optimizers.SGD(2e-3), "mse")
+    history = model.fit(x, x[:, :1] - x[:, 1:], epochs=50, batch_size=64, verbose=0).history
+    assert history["shear"][-1] < 1e-2 * max(history["shear"][0], 1e-2)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(x), model(x))

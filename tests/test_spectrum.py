@@ -311,3 +311,11 @@ def test_a_bad_argument_is_named(case):
     call, error, message = BAD[case]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_results_have_names():
+    A = diagonal(tf.constant([2.0, -3.0, 1.0]))
+    top, density = spectrum.top_eigenvalues(A), spectrum.spectral_density(A, probes=2)
+    assert isinstance(top, spectrum.Eigenvalues) and isinstance(density, spectrum.Density)
+    assert abs(top.values[0] - 2) <= top.errors[0]
+    np.testing.assert_allclose(tf.reduce_sum(density.weights), 1)

@@ -59,6 +59,14 @@ class SensitivityReport:
         about: Texts on the model, its leaks and the versions that made the report.
         interrupted: Whether the analysis was stopped before its end.
         source: What it was made from, or None; not kept in JSON.
+
+    Example:
+
+    >>> import keras, keras_fwd
+    >>> model = keras.Sequential([keras.Input([2]), keras.layers.Rescaling([3.0, -0.5])])
+    >>> report = keras_fwd.sensitivity_report(model, np.eye(2), ["age", "size"])
+    >>> [report.feature_names[i] for i in report.ranking()]
+    ['age', 'size']
     """
 
     feature_names: tuple[str, ...]
