@@ -37,13 +37,10 @@ def own_folder(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_CODE)
-def test_the_code_of_a_page_runs(name, capsys, own_folder):
+def test_the_code_of_a_page_runs(name, own_folder):
     scope = {"__name__": "__main__"}
     for block in blocks((ROOT / name).read_text(encoding="utf-8")):
         exec(compile(block, str(ROOT / name), "exec"), scope)  # AutoGraph reads the page
-    if name == "docs/trainlm.md":
-        out = capsys.readouterr().out
-        assert "epochs; " in out and float(out.split(":")[-1]) < 1e-3, out
 
 
 @pytest.mark.parametrize("name", NAMES)
