@@ -38,6 +38,11 @@ def table(headings, rows, numbers=()):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+def shown(found):
+    """The tables of a record that are for readers."""
+    return [figures(content) for content in found["tables"] if content.get("shown", True)]
+
+
 def figures(content):
     """One table of a record."""
     headings = [column["name"] for column in content["columns"]]
@@ -74,7 +79,7 @@ def section(name, found):
         rows = [verdict(goal) for goal in found["goals"]]
         parts.append(table(["", "goal", "measured", ""], rows, {2}))
     if name != "scaling":
-        parts += [figures(content) for content in found["tables"]]
+        parts += shown(found)
     return "\n".join([*parts, origin(found)])
 
 
@@ -100,7 +105,7 @@ def scaling_text(page):
     found = records()["scaling"]
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    parts = [*(figures(content) for content in found["tables"]), origin(found)]
+    parts = [*shown(found), origin(found)]
     return before + BEGIN + "\n\n" + "\n".join(parts) + "\n" + END + after
 
 

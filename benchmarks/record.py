@@ -33,10 +33,11 @@ class Table:
     Args:
         title: What it shows.
         columns: Headings, or pairs of a heading and the format of its numbers.
+        shown: Whether it is printed and on the page, or only in the record.
     """
 
-    def __init__(self, title, *columns):
-        self.title, self.rows = title, []
+    def __init__(self, title, *columns, shown=True):
+        self.title, self.shown, self.rows = title, shown, []
         self.columns = [(c, "") if isinstance(c, str) else c for c in columns]
 
     def add(self, *cells):
@@ -51,7 +52,8 @@ class Table:
 
     def content(self):
         columns = [{"name": name, "format": form} for name, form in self.columns]
-        return {"title": self.title, "columns": columns, "rows": self.rows}
+        found = {"title": self.title, "columns": columns, "rows": self.rows}
+        return found if self.shown else {**found, "shown": False}
 
 
 def plain(value):
@@ -73,9 +75,9 @@ class Record:
     def __init__(self):
         self._tables, self._goals, self._peers = [], [], {}
 
-    def table(self, title, *columns):
+    def table(self, title, *columns, shown=True):
         """A new `Table`."""
-        self._tables.append(Table(title, *columns))
+        self._tables.append(Table(title, *columns, shown=shown))
         return self._tables[-1]
 
     def goal(self, what, value, *, at_most=None, at_least=None, form=".2f"):
@@ -113,7 +115,7 @@ class Record:
         import rich.table
 
         console = rich.console.Console(width=width)
-        for table in self._tables:
+        for table in (table for table in self._tables if table.shown):
             shown = rich.table.Table(title=table.title)
             for name, form in table.columns:
                 shown.add_column(name, justify="right" if form else "left")
