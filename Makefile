@@ -4,6 +4,8 @@
 # make test JOBS=8  on a machine with more cores
 # make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
 # make coverage     the same, and writes docs/coverage.md
+# make bench       all benchmarks, for hours; peers get environments of their own; writes docs/benchmarks.md
+# make bench-quick  small sizes of all of them, without peers, in minutes
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow conformance coverage lint examples clean
+.PHONY: demo test test-slow conformance coverage lint examples bench bench-quick clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -40,6 +42,9 @@ examples: .venv/.ready-examples
 	    echo "== $$script"; $(QUIET) $(BIN)/python "$$script"; \
 	done
 
+bench bench-quick: .venv/.ready-dev
+	$(BIN)/python benchmarks/run.py $(if $(findstring quick,$@),--quick)
+
 # A stamp an extra: installed once, and again only when the requirements change.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -54,5 +59,5 @@ examples: .venv/.ready-examples
 	touch .venv/.ready-examples $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

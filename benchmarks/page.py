@@ -110,10 +110,13 @@ def scaling_text(page):
 
 
 def write():
-    """Both pages."""
+    """Both pages, and the figures of the second."""
     PAGE.write_text(text())
-    if SCALING.exists() and "scaling" in records():
+    if "scaling" in records():
+        import scaling_plot  # here, so that the tables need no Matplotlib
+
         SCALING.write_text(scaling_text(SCALING.read_text()))
+        scaling_plot.write(records()["scaling"], DOCS / "pictures")
 
 
 if __name__ == "__main__":

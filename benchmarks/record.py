@@ -81,11 +81,13 @@ class Record:
         return self._tables[-1]
 
     def goal(self, what, value, *, at_most=None, at_least=None, form=".2f"):
-        """What was hoped for, and what came out; None where it was not measured."""
+        """What was hoped for, and what came out: None if not measured, infinite if not reached."""
         sense, bound = ("at most", at_most) if at_least is None else ("at least", at_least)
-        value, met = plain(value), None
-        if value is not None:
+        met = None
+        if value is not None and not math.isnan(value):
             met = bool(value <= bound if sense == "at most" else value >= bound)
+            value = "not reached" if math.isinf(value) else value
+        value = plain(value)
         found = {"what": what, "sense": sense, "bound": plain(bound), "value": value}
         self._goals.append({**found, "format": form, "met": met})
 
