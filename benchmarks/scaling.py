@@ -7,7 +7,7 @@ error: it holds where it was measured, and small sizes flatten it. Then steps of
 `tf.distribute.MirroredStrategy` on 1 and 2 virtual CPU devices, which share the cores: the same
 batch, so that what the second adds is what replicas cost.
 
-    python benchmarks/scaling.py [--seconds 1] [--quick]
+    python benchmarks/scaling.py [--seconds 1] [--points 5] [--quick]
 """
 
 import argparse
@@ -30,9 +30,9 @@ def timed(names, sizes, seconds):
     import timing
 
     calls = {name: cases.SIDES[name][0](sizes) for name in names}
-    once = timing.medians(calls, 1)
-    rounds = int(np.clip(seconds / sum(once.values()), 1, 50))
-    found = timing.medians(calls, rounds, warm=0, settle=rounds > 10)
+    found = timing.medians(calls, 1)
+    if rounds := min(50, int(seconds / sum(found.values()))):
+        found = timing.medians(calls, rounds, warm=0, settle=rounds > 10)
     return {name: 1e3 * value / cases.SIDES[name][1] for name, value in found.items()}
 
 
@@ -45,7 +45,7 @@ def grown(group, options):
     for axis, values in axes.items():
         if options.quick:
             values = [base[axis], 2 * base[axis]] if axis == "width" else []
-        for value in values:
+        for value in values[: options.points]:
             sizes = {**base, axis: value}
             key = tuple(sizes.values())
             if key not in known:
@@ -128,6 +128,7 @@ def several(found):
 def main():
     parser = record.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=1.0, help="for the sides of one net")
+    parser.add_argument("--points", type=int, default=5, help="of each size, 3 at least")
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.devices:

@@ -89,9 +89,9 @@ def kfac(sizes):
 
 
 def report(sizes):
-    """All measures with intervals, on ten batches, with its trace."""
+    """All measures with intervals, on four batches, with its trace."""
     model = net(sizes)
-    x = batch({**sizes, "batch": 10 * sizes["batch"]})[0].numpy()
+    x = batch({**sizes, "batch": 4 * sizes["batch"]})[0].numpy()
     return lambda: keras_fwd.sensitivity_report(model, x, batch_size=sizes["batch"])
 
 
@@ -103,7 +103,7 @@ SIDES = {
     "jvp by weights": (jvp_weights, 1),
     f"GaussNewton, cg, {CG_ITERATIONS} iterations": (gauss_newton("cg"), 1),
     "KFAC": (kfac, 32),
-    "report on 10 batches": (report, 1),
+    "report on 4 batches": (report, 1),
     "GaussNewton, dense": (gauss_newton("dense"), 1),
     "GaussNewton, dual": (gauss_newton("dual"), 1),
 }
