@@ -147,7 +147,8 @@ def main():
         return
     found = record.Record()
     compare(found, options.rounds, options.examples)
-    streams(found, options.memory)
+    if options.memory:
+        streams(found, options.memory)
     found.finish(options)
 
 
