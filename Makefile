@@ -5,6 +5,8 @@
 # make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
 # make coverage     the same, and writes docs/coverage.md
 # make docs        the site, in build/docs; runs the examples that changed since the last time
+# make bench       all benchmarks, for hours; peers get environments of their own; writes docs/benchmarks.md
+# make bench-quick  small sizes of all of them, without peers, in minutes
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow conformance coverage lint examples docs clean
+.PHONY: demo test test-slow conformance coverage lint examples docs bench bench-quick clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -45,6 +47,9 @@ examples: .venv/.ready-examples
 docs: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
 
+bench bench-quick: .venv/.ready-dev
+	$(BIN)/python benchmarks/run.py $(if $(findstring quick,$@),--quick)
+
 # A stamp an extra: installed once, and again only when the requirements change.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -59,5 +64,5 @@ docs: .venv/.ready-dev
 	touch .venv/.ready-examples $@
 
 clean:
-	rm -rf .venv build docs/api docs/gallery dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-peers build docs/api docs/gallery dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

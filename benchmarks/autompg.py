@@ -4,17 +4,15 @@ A 7-16-16-1 tanh net on the 392 standardized rows, the same initial weights for 
 takes the whole set as one batch. Adam is shown twice: with the whole set as one batch, and with
 Keras' default batch of 32, which gives it 26,000 steps.
 
-    python benchmarks/autompg.py [--seeds 1] [--adam-epochs 2000] [--json PATH]
+    python benchmarks/autompg.py [--seeds 1] [--adam-epochs 2000]
 """
 
-import argparse
 import itertools
-import json
-import platform
 import time
 
 import keras
 import numpy as np
+import record
 import tensorflow as tf
 from mlxtend.data import autompg_data
 
@@ -57,32 +55,26 @@ def train(optimizer, epochs, batch_size, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--adam-epochs", type=int, default=2000)
-    parser.add_argument("--json")
     options = parser.parse_args()
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {platform.machine()}")
-    rows = len(data()[0])
-    results = []
+    rows, found = len(data()[0]), record.Record()
+    columns = "method", ("epochs", "d"), ("training loss", ".2e"), ("seconds", ".1f")
+    table = found.table("autompg, training loss", ("seed", "d"), *columns)
     for seed in range(options.seeds):
-        loss, seconds = train(keras_fwd.GaussNewton(), options.epochs, rows, seed)
-        results.append({"seed": seed, "method": "GaussNewton", "loss": loss, "seconds": seconds})
-        print(results[-1], flush=True)
+        ours, seconds = train(keras_fwd.GaussNewton(), options.epochs, rows, seed)
+        table.add(seed, "GaussNewton()", options.epochs, ours, seconds)
+        adams = []
         for batch, rate in itertools.product((rows, 32), RATES):
             loss, seconds = train(keras.optimizers.Adam(rate), options.adam_epochs, batch, seed)
-            method = f"Adam({rate:g}), batch {batch}"
-            results.append({"seed": seed, "method": method, "loss": loss, "seconds": seconds})
-            print(results[-1], flush=True)
-    for seed in range(options.seeds):
-        mine = [r for r in results if r["seed"] == seed]
-        ours, adam = mine[0]["loss"], min(r["loss"] for r in mine[1:])
-        print(f"seed {seed}: GaussNewton {ours:.2e}, best Adam {adam:.2e}, ratio {adam / ours:.1f}")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=1)
-    assert np.isfinite([r["loss"] for r in results]).all()
+            adams.append(loss)
+            table.add(seed, f"Adam({rate:g}), batch {batch}", options.adam_epochs, loss, seconds)
+        what = f"seed {seed}: loss of GaussNewton, in the best Adam's"
+        found.goal(what, ours / min(adams), at_most=1.0, form=".3f")
+        assert np.isfinite([ours, *adams]).all()
+    found.finish(options)
 
 
 if __name__ == "__main__":

@@ -9,26 +9,29 @@ Goal: at most 1.3 gradients.
     python benchmarks/cg.py [--repeats 7] [--batch 256] [--jit]
 """
 
-import argparse
-import platform
 import statistics
-import time
 
+import jvp_cases
 import keras
+import record
 import tensorflow as tf
+import timing
 
 import keras_fwd
 from keras_fwd import curvature, nest, solvers
 from keras_fwd.linear_map import LinearMap, identity
 
+NET = "MLP 784-1024-1024-1024-10"
+SOLVERS = {
+    "range_space_cg": "a loss of the outputs alone",
+    "cg": "beside weight regularizers",
+}
+
 
 def build(batch):
     """The net, a batch, and the three functions to time."""
     keras.utils.set_random_seed(0)
-    layers = keras.layers
-    net = keras.Sequential(
-        [keras.Input((784,))] + [layers.Dense(1024, "relu") for _ in range(3)] + [layers.Dense(10)]
-    )
+    net, _ = jvp_cases.mlp()
     x = tf.random.stateless_normal([batch, 784], (0, 1))
     y = tf.random.stateless_uniform([batch], (0, 2), maxval=10, dtype=tf.int32)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -58,36 +61,30 @@ def build(batch):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--jit", action="store_true", help="compile all of it with XLA")
     options = parser.parse_args()
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, {platform.machine()}")
     gradient, solve = build(options.batch)
     few, many = 2, 12
-    methods = ("range_space_cg", "cg")
     functions = {"gradient": gradient}
-    functions |= {(m, n): solve(m, n) for m in methods for n in (few, many)}
-    times = {name: [] for name in functions}
-    compiled = {
-        name: tf.function(f, jit_compile=options.jit, autograph=False)
+    functions |= {(m, n): solve(m, n) for m in SOLVERS for n in (few, many)}
+    sides = {
+        name: timing.waiting(tf.function(f, jit_compile=options.jit, autograph=False))
         for name, f in functions.items()
     }
-    for repeat in range(options.repeats + 1):
-        for name, function in compiled.items():
-            start = time.perf_counter()
-            tf.nest.map_structure(lambda t: t.numpy(), function())
-            if repeat:  # the first round traces
-                times[name].append(time.perf_counter() - start)
-    print(f"gradient: {statistics.median(times['gradient']) * 1e3:.1f} ms")
-    for m in methods:
-        rounds = zip(times["gradient"], times[m, few], times[m, many], strict=True)
+    times = timing.by_turns(sides, options.repeats)
+    found = record.Record()
+    columns = [(name, ".2f") for name in ("gradients, median", "lowest", "highest")]
+    table = found.table(f"An iteration of CG, {NET}, batch {options.batch}", "", *columns)
+    for method, what in SOLVERS.items():
+        rounds = zip(times["gradient"], times[method, few], times[method, many], strict=True)
         ratios = [(slow - fast) / (many - few) / g for g, fast, slow in rounds]
-        print(
-            f"an iteration of {m}: {statistics.median(ratios):.2f} gradients "
-            f"(from {min(ratios):.2f} to {max(ratios):.2f}; goal: at most 1.3)"
-        )
+        median = statistics.median(ratios)
+        table.add(what, median, min(ratios), max(ratios))
+        found.goal(f"an iteration in gradients, {what}", median, at_most=1.3)
+    found.finish(options)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ Goal: at most twice Adam's.
 import os
 
 import peak_memory
-import rich.console
-import rich.table
+import record
 
 SIDES = {
     "Adam": None,
@@ -66,14 +65,17 @@ def measure(side, options):
 
 def main():
     sizes = {"width": 1024, "layers": 5, "batch": 64}
-    found = peak_memory.of_sides(__file__, __doc__ or "", SIDES, measure, **sizes)
-    table = rich.table.Table(title="Peak memory")
-    for heading in ("step", "in weights", "in steps of Adam"):
-        table.add_column(heading)
-    adam = found["Adam"][0]
-    for side, (peak, weights) in found.items():
-        table.add_row(side, f"{peak / weights:.1f}", f"{peak / adam:.2f}")
-    rich.console.Console().print(table)
+    options, sides = peak_memory.of_sides(__file__, __doc__, SIDES, measure, **sizes)
+    found = record.Record()
+    net = f"MLP with {options.layers} layers of {options.width}, batch {options.batch}"
+    columns = ("in weights", ".1f"), ("in steps of Adam", ".2f")
+    table = found.table(f"Peak memory of a step and what is held, {net}", "", *columns)
+    adam = sides["Adam"][0]
+    for side, (peak, weights) in sides.items():
+        table.add(side, peak / weights, peak / adam)
+    ours = sides["GaussNewton, cg"][0] / adam
+    found.goal("GaussNewton, a loss of the outputs alone, in steps of Adam", ours, at_most=2.0)
+    found.finish(options)
 
 
 if __name__ == "__main__":

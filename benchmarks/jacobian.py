@@ -7,15 +7,11 @@ passes, at least 20 times faster than `tape.jacobian`.
     python benchmarks/jacobian.py [--repeats 50] [--jit]
 """
 
-import argparse
-import statistics
-import time
-
 import keras
 import numpy as np
-import rich.console
-import rich.table
+import record
 import tensorflow as tf
+import timing
 
 import keras_fwd
 
@@ -94,34 +90,38 @@ def pinn(d):
 def measure(shape, sides, options):
     """Median milliseconds of each side."""
     x = tf.constant(np.random.default_rng(0).normal(size=shape), tf.float32)
-    functions = {
-        name: tf.function(side, autograph=False, jit_compile=options.jit)
+    calls = {
+        name: timing.waiting(tf.function(side, autograph=False, jit_compile=options.jit), x)
         for name, side in sides.items()
     }
-    times = {name: [] for name in functions}
-    for repeat in range(options.repeats + 3):
-        for name, function in functions.items():
-            function(x)  # what ran before must not cost this one its caches
-            start = time.perf_counter()
-            tf.nest.map_structure(lambda y: y.numpy(), function(x))
-            if repeat >= 3:  # the first rounds trace and warm up
-                times[name].append(time.perf_counter() - start)
-    return {name: 1e3 * statistics.median(ts) for name, ts in times.items()}
+    found = timing.medians(calls, options.repeats, warm=3, settle=True)
+    return {name: 1e3 * seconds for name, seconds in found.items()}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--dimensions", type=int, nargs="*", default=[1, 2, 3], help="of the PINN")
     parser.add_argument("--jit", action="store_true", help="compile with XLA")
     options = parser.parse_args()
-    cases = {"1-20-1, batch 1000": curve_fit()} | {f"PINN, d = {d}": pinn(d) for d in (1, 2, 3)}
-    table = rich.table.Table("case", "side", "ms", "forward passes", title="Medians of one run")
-    for case, (shape, sides) in cases.items():
+    found = record.Record()
+    columns = "case", "side", ("ms", ".2f"), ("forward passes", ".2f")
+    table = found.table("Jacobians and higher derivatives, medians", *columns)
+
+    def rows(case, shape, sides):
         ms = measure(shape, sides, options)
         for side, value in ms.items():
-            table.add_row(case, side, f"{value:.2f}", f"{value / ms['forward']:.2f}")
-        table.add_section()
-    rich.console.Console(width=110).print(table)
+            table.add(case, side, value, value / ms["forward"])
+        return ms
+
+    ms = rows("1-20-1, batch 1000", *curve_fit())
+    ours, theirs = ms["jacobian, weights"], ms["tape.jacobian, weights"]
+    what = "Jacobian by the weights of a 1-20-1 net"
+    found.goal(f"{what}, in forward passes", ours / ms["forward"], at_most=3.0)
+    found.goal(f"{what}, times faster than tape.jacobian", theirs / ours, at_least=20, form=".0f")
+    for d in options.dimensions:
+        rows(f"PINN, d = {d}", *pinn(d))
+    found.finish(options)
 
 
 if __name__ == "__main__":

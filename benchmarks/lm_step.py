@@ -8,20 +8,16 @@ solve of it, and three gradients; goal 1. Epochs of the sides take turns; median
     python benchmarks/lm_step.py [--rounds 15] [--steps 20]
 """
 
-import argparse
 import os
-import platform
-import statistics
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
+import record
 import scipy.linalg
 import tensorflow as tf
+import timing
 
 import keras_fwd
 
@@ -56,23 +52,12 @@ def epoch_of(model, x, y):
     return epoch
 
 
-def medians(sides, rounds):
-    """The median time of each side, in seconds; they take turns."""
-    times = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, call in sides.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def few_weights(options):
     """Milliseconds of a step, by optimizer."""
     x, y = data(1, options.steps)
     optimizers = {"Adam": keras.optimizers.Adam(), "GaussNewton": keras_fwd.GaussNewton()}
     sides = {name: epoch_of(net(1, 20, opt), x, y) for name, opt in optimizers.items()}
-    found = medians(sides, options.rounds)
+    found = timing.medians(sides, options.rounds)
     return {name: 1e3 * seconds / options.steps for name, seconds in found.items()}
 
 
@@ -103,34 +88,35 @@ def many_weights(options):
         "SciPy's Cholesky solve": lambda: scipy.linalg.cho_solve(
             scipy.linalg.cho_factor(K, check_finite=False), right, check_finite=False
         ),
-        "gradient": lambda: [g.numpy() for g in gradient()],
+        "gradient": timing.waiting(gradient),
     }
-    for call in sides.values():
-        call()
-    found = {name: 1e3 * seconds for name, seconds in medians(sides, options.rounds).items()}
+    medians = timing.medians(sides, options.rounds)
+    found = {name: 1e3 * seconds for name, seconds in medians.items()}
     found["GaussNewton"] /= options.steps
     return found
 
 
 def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=20, help="in an epoch")
     options = parser.parse_args()
-    console = rich.console.Console()
-    console.print(f"Python {platform.python_version()}, TensorFlow {tf.__version__}, batch {BATCH}")
     few, many = few_weights(options), many_weights(options)
     needed = sum(many.values()) - many["GaussNewton"] + 2 * many["gradient"]
-    for title, times, unit in (
-        ("61 weights", few, few["Adam"]),
-        ("5001 weights, dual system", many, needed),
+    found = record.Record()
+    for title, times, unit, name in (
+        ("61 weights, dense", few, few["Adam"], "steps of Adam"),
+        ("5001 weights, dual", many, needed, "what it cannot do without"),
     ):
-        table = rich.table.Table(title=title)
-        for heading in ("", "ms", "relative"):
-            table.add_column(heading)
-        for name, value in times.items():
-            table.add_row(name, f"{value:.2f}", f"{value / unit:.2f}")
-        console.print(table)
+        what = f"A step of GaussNewton in fit, batch {BATCH}, {title}"
+        table = found.table(what, "", ("ms", ".2f"), (f"in {name}", ".2f"))
+        for side, value in times.items():
+            table.add(side, value, value / unit)
+    dense = few["GaussNewton"] / few["Adam"]
+    found.goal("a step with 61 weights, in steps of Adam", dense, at_most=2.5)
+    dual = many["GaussNewton"] / needed
+    found.goal("a step with 5001 weights, in what it cannot do without", dual, at_most=1.0)
+    found.finish(options)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ step.
 """
 
 import peak_memory
+import record
 
 SIDES = {
     "forward": "forward pass",
@@ -71,11 +72,20 @@ def measure(side, options):
 
 def main():
     sizes = {"batch": 8192, "width": 256, "layers": 60}
-    found = peak_memory.of_sides(__file__, __doc__ or "", SIDES, measure, repeats=3, **sizes)
-    peaks = {side: peak for side, (peak,) in found.items()}
+    options, sides = peak_memory.of_sides(__file__, __doc__, SIDES, measure, repeats=3, **sizes)
+    peaks = {side: peak for side, (peak,) in sides.items()}
+    found = record.Record()
+    net = f"{options.layers}-layer MLP, width {options.width}, batch {options.batch}"
+    columns = ("MiB", ".0f"), ("forward passes", ".2f"), ("gradient steps", ".2f")
+    table = found.table(f"Peak memory, {net}", "", *columns)
     for side, name in SIDES.items():
-        ratios = [f"{peaks[side] / peaks[to]:.2f} {to}" for to in ("forward", "gradient")]
-        print(f"{name:36} {peaks[side] / 2**20:8.0f} MiB   = {' = '.join(ratios)}")
+        if side in peaks:
+            ratios = [peaks[side] / peaks[to] for to in ("forward", "gradient")]
+            table.add(name, peaks[side] / 2**20, *ratios)
+    found.goal("a JVP, in forward passes", peaks["jvp"] / peaks["forward"], at_most=2.2)
+    held = peaks["held"] / peaks["gradient"]
+    found.goal("a linearization by weights, in gradient steps", held, at_most=1.0)
+    found.finish(options)
 
 
 if __name__ == "__main__":

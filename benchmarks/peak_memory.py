@@ -6,6 +6,8 @@ import statistics
 import subprocess
 import sys
 
+import record
+
 
 def resident(field):
     """A line of the process' status, in bytes: VmRSS now, VmHWM at its peak."""
@@ -19,7 +21,7 @@ def forget():
 
 
 def of_sides(script, doc, sides, measure, repeats=1, **sizes):
-    """The numbers of each side of a script, a dict of lists: medians over the repeats.
+    """The command line, and the numbers of each side, a dict of lists: medians over the repeats.
 
     The process of one side ends in here, once it has reported what it measured.
 
@@ -31,9 +33,10 @@ def of_sides(script, doc, sides, measure, repeats=1, **sizes):
         repeats: How often each side runs, if the command line does not say it.
         **sizes: Integers that the command line may set, and what they are else.
     """
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser = record.parser(doc)
     for name, default in {**sizes, "repeats": repeats}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--only", nargs="*", choices=sides, default=list(sides), metavar="SIDE")
     parser.add_argument("--side", choices=sides, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -41,10 +44,10 @@ def of_sides(script, doc, sides, measure, repeats=1, **sizes):
         sys.exit()
     arguments = [part for name in sizes for part in (f"--{name}", str(getattr(options, name)))]
     found = {}
-    for side in sides:
+    for side in options.only:
         runs = [_run(script, arguments, side) for _ in range(options.repeats)]
         found[side] = list(map(statistics.median, zip(*runs, strict=True)))
-    return found
+    return options, found
 
 
 def _run(script, arguments, side):

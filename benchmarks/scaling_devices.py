@@ -1,0 +1,54 @@
+"""Steps of training under `MirroredStrategy` on virtual CPU devices, for `scaling.py`."""
+
+import time
+
+import keras
+import scaling_cases as cases
+import tensorflow as tf
+
+import keras_fwd
+
+STEPS = 32  # in which KFAC renews every inverse once
+
+
+def optimizers():
+    """Name: the group whose net it trains, and the optimizer."""
+    cg = {"max_solver_iterations": cases.CG_ITERATIONS, "solver_tolerance": 0.0}
+    return {
+        "Adam": ("net", keras.optimizers.Adam),
+        f"GaussNewton, cg, {cases.CG_ITERATIONS} iterations": (
+            "net",
+            lambda: keras_fwd.GaussNewton(solver="cg", max_trials=1, **cg),
+        ),
+        "KFAC": ("net", lambda: keras_fwd.KFAC(1e-3)),
+        "GaussNewton, dense": (
+            "few weights",
+            lambda: keras_fwd.GaussNewton(solver="dense", max_trials=1),
+        ),
+        "GaussNewton, dual": (
+            "few residuals",
+            lambda: keras_fwd.GaussNewton(solver="dual", max_trials=1),
+        ),
+    }
+
+
+def milliseconds(count):
+    """Of a step in `fit`, by optimizer, on so many devices."""
+    cpus = tf.config.list_physical_devices("CPU")
+    virtual = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
+    tf.config.set_logical_device_configuration(cpus[0], virtual)
+    strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(count)])
+    found = {}
+    for name, (group, make) in optimizers().items():
+        sizes = cases.GROUPS[group][1]
+        with strategy.scope():
+            model = cases.net(sizes)
+            model.compile(make(), "mse")
+        data = tf.data.Dataset.from_tensors(cases.batch(sizes)).repeat()
+        options = {"epochs": 1, "steps_per_epoch": STEPS, "verbose": 0, "shuffle": False}
+        model.fit(data, **{**options, "steps_per_epoch": 2})
+        model.optimizer.iterations.assign(2**20)
+        start = time.perf_counter()
+        model.fit(data, **options)
+        found[name] = 1e3 * (time.perf_counter() - start) / STEPS
+    return found
