@@ -34,6 +34,7 @@ lint: .venv/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(QUIET) $(BIN)/python tests/typing/completeness.py
 
 examples: .venv/.ready-examples
 	@set -e; for script in examples/[0-9]*.py; do \

@@ -15,6 +15,7 @@ FLOORS = {
     "ground floor, no Keras": [
         "errors",
         "checks",
+        "typing",
         "tables",
         "nest",
         "vectorized",
@@ -81,6 +82,7 @@ FLOORS = {
         "blocks",
     ],
     "the bridge to Keras": [
+        "serializable",
         "nested_layers",
         "separable",
         "weight_penalties",

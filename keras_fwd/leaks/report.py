@@ -1,6 +1,8 @@
 """What a search for leaks found: rows, and a table of them that a person can read."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.tables import text_table
@@ -44,24 +46,29 @@ class LeakReport:
             text where it could not be computed.
     """
 
-    def __init__(self, rows, costs=None, verification=None):
-        self.rows = list(rows)
-        self.costs = dict(costs or {})
-        self.verification = dict(verification or {})
+    def __init__(
+        self,
+        rows: Iterable[Leak],
+        costs: Mapping[str, float] | None = None,
+        verification: Mapping[str, float | str] | None = None,
+    ) -> None:
+        self.rows: list[Leak] = list(rows)
+        self.costs: dict[str, float] = dict(costs or {})
+        self.verification: dict[str, float | str] = dict(verification or {})
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Leak]:
         return iter(self.rows)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Leak:
         return self.rows[index]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [self._table() if self.rows else "no leaks"]
         if self.costs:
             lines.append("time of a JVP in forward passes:")
@@ -73,7 +80,7 @@ class LeakReport:
                 lines.append(f"  {name}: {shown}")
         return "\n".join(lines)
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """The rows as a pandas data frame.
 
         Raises:

@@ -1,6 +1,8 @@
 """Which weights of a model share a block of curvature, as a table."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
 
 import tensorflow as tf
 
@@ -8,6 +10,7 @@ from keras_fwd import blocks, double_gradient, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.model import Recorder
 from keras_fwd.tables import text_table
+from keras_fwd.typing import Nest, Shared
 
 COLUMNS = ("weights", "block", "left", "right", "why")
 
@@ -26,8 +29,8 @@ class BlockRow:
 
     weights: str
     block: str
-    left: tuple
-    right: tuple | None
+    left: tuple[int, ...]
+    right: tuple[int, ...] | None
     why: str
 
 
@@ -38,11 +41,11 @@ class BlockReport:
         rows: List of `BlockRow`.
     """
 
-    def __init__(self, rows):
-        self.rows = list(rows)
+    def __init__(self, rows: Iterable[BlockRow]) -> None:
+        self.rows: list[BlockRow] = list(rows)
 
     @classmethod
-    def of(cls, model, inputs, shared):
+    def of(cls, model: Any, inputs: Nest, shared: Shared) -> Self:
         """The blocks of a model; see `KFAC.blocks`."""
         variables = list(model.trainable_variables)
         specs = _specs(model, inputs)
@@ -61,19 +64,19 @@ class BlockReport:
         tf.function(trace, autograph=False).get_concrete_function(specs)
         return cls([_row(block, variables) for block in found])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[BlockRow]:
         return iter(self.rows)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> BlockRow:
         return self.rows[index]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [[getattr(row, name) for name in COLUMNS] for row in self.rows]
         return text_table(COLUMNS, cells, wide=("why",))
 

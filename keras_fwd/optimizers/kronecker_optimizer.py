@@ -1,7 +1,7 @@
 """What `KFAC` and `KFACPreconditioner` share: blocks, factors, and a direction from them."""
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -16,6 +16,7 @@ from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factors import METHODS, Factors
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.training_checks import check_replicas
+from keras_fwd.typing import Fisher, Inverse, LearningRate, Nest, Shared, Tensor, Variable
 
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
@@ -42,23 +43,23 @@ class KroneckerOptimizer(CurvatureOptimizer):
     takes_loss_scale = True
     least_trials = 0
     #: `damping="auto"` in mean eigenvalues of the factors.
-    auto_damping = 1.0
+    auto_damping: float = 1.0
 
     def __init__(
         self,
-        learning_rate,
-        damping,
-        fisher,
-        inverse,
-        shared,
-        factor_decay,
-        factor_every,
-        inverse_every,
-        max_trials,
-        seed,
-        name,
-        **kwargs,
-    ):
+        learning_rate: LearningRate,
+        damping: float | Literal["auto"],
+        fisher: Fisher,
+        inverse: Inverse,
+        shared: Shared,
+        factor_decay: float,
+        factor_every: int,
+        inverse_every: int,
+        max_trials: int,
+        seed: int,
+        name: str,
+        **kwargs: Any,
+    ) -> None:
         if kwargs.get("gradient_accumulation_steps"):
             raise ConfigurationError(
                 f"{type(self).__name__}: gradient accumulation is not supported; use larger "
@@ -86,16 +87,16 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self.fisher = fisher
         self.inverse = inverse
         self.shared = shared
-        self.factor_decay = float(factor_decay)
-        self.factor_every = int(factor_every)
-        self.inverse_every = int(inverse_every)
-        self.seed = int(seed)
+        self.factor_decay: float = float(factor_decay)
+        self.factor_every: int = int(factor_every)
+        self.inverse_every: int = int(inverse_every)
+        self.seed: int = int(seed)
         self._factors: Any = None
         self._made = []  # variables that the first step makes
         self._saved = []  # state from a file, for those that are yet to be made
         self._graph_step = GraphStep(super().train_step)
 
-    def train_step(self, model, data):
+    def train_step(self, model: keras.Model, data: Nest) -> dict[str, Tensor]:
         """As `CurvatureOptimizer.train_step`; in eager code the step is compiled by itself.
 
         The blocks are read from a graph.
@@ -104,7 +105,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
             check_replicas(self, model)
         return self._graph_step(model, data)
 
-    def blocks(self, model, inputs=None):
+    def blocks(self, model: keras.Model, inputs: Nest | None = None) -> BlockReport:
         """Which weights share a block of curvature, of which form, and why.
 
         Args:
@@ -119,7 +120,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         """
         return BlockReport.of(model, inputs, self.shared)
 
-    def direction(self, model_pass, expansion):
+    def direction(self, model_pass: Any, expansion: Any) -> Any:
         """The preconditioned gradient; factors and inverses are brought up to date before."""
         step = self.step_number()
         factors = self._bound(expansion)
@@ -147,7 +148,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
     def _set_kl_clip(self, kl_clip):
         if kl_clip is not None:
             check_number(type(self).__name__, "kl_clip", kl_clip, above=True)
-        self.kl_clip = None if kl_clip is None else float(kl_clip)
+        self.kl_clip: float | None = None if kl_clip is None else float(kl_clip)
 
     def _clipped_rate(self, expansion, direction):
         """The learning rate, or less where the predictions would change by more than the bound."""
@@ -188,17 +189,17 @@ class KroneckerOptimizer(CurvatureOptimizer):
         return variable
 
     @property
-    def variables(self):
+    def variables(self) -> list[Variable]:
         """State whose number the first step does not change, as Keras' loss scaling asks for."""
         made = {id(variable) for variable in self._made}
         return [variable for variable in super().variables if id(variable) not in made]
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Puts all state into a file, also what was loaded and waits for the first step."""
         for i, value in enumerate([*self._variables, *self._saved]):
             store[str(i)] = value.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Restores what was saved; factors wait for the first step, which makes their variables."""
         values = [store[str(i)] for i in range(len(store.keys()))]
         known = list(self._variables)
@@ -206,7 +207,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
             variable.assign(value)
         self._saved = [tf.constant(value) for value in values[len(known) :]]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         names = "weight_decay clipnorm global_clipnorm clipvalue use_ema ema_momentum "
         names += "ema_overwrite_frequency"
