@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_fwd import nest
 from keras_fwd.errors import StructureError
+from keras_fwd.extras import needed
 from keras_fwd.typing import Nest, Tensor, TensorLike
 from keras_fwd.vectorized import map_basis, rowwise  # noqa: F401 - imported from here
 
@@ -141,10 +142,7 @@ class LinearMap:
         Raises:
             ImportError: SciPy is not installed.
         """
-        try:
-            from scipy.sparse.linalg import LinearOperator
-        except ImportError:
-            raise ImportError("LinearMap.to_scipy needs SciPy: run `pip install scipy`.") from None
+        linalg = needed("LinearMap.to_scipy", "scipy.sparse.linalg")
         dtype = nest.accumulator_dtype([*nest.live(self.in_spec), *nest.live(self.out_spec)])
 
         def on_vectors(mv, spec):
@@ -158,7 +156,7 @@ class LinearMap:
             "matvec": on_vectors(self._mv, self.in_spec),
             "rmatvec": on_vectors(self._transpose_mv, self.out_spec),
         }
-        return LinearOperator(shape=self.shape, dtype=dtype.as_numpy_dtype, **products)
+        return linalg.LinearOperator(shape=self.shape, dtype=dtype.as_numpy_dtype, **products)
 
     def __repr__(self) -> str:
         return f"LinearMap({nest.describe(self.in_spec)} -> {nest.describe(self.out_spec)})"

@@ -16,6 +16,7 @@ FLOORS = {
         "errors",
         "checks",
         "typing",
+        "extras",
         "tables",
         "nest",
         "vectorized",

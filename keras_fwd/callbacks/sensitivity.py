@@ -15,6 +15,7 @@ from keras_fwd.callbacks.evolution import Moments
 from keras_fwd.callbacks.schedule import ScheduledCallback, shuffled
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.sensitivity import batches
 from keras_fwd.sensitivity.analysis import Analysis
 from keras_fwd.typing import Data, Every, Logs, PathLike
@@ -69,7 +70,7 @@ class SensitivityCallback(ScheduledCallback):
         ConfigurationError: At construction for a bad argument or empty data; when training begins
             as `sensitivity_report`.
         StructureError, LeakError: As `sensitivity_report`.
-        ImportError: `log_dir` is given and TensorBoard is not installed.
+        ImportError: `log_dir` is given and TensorBoard or matplotlib is not installed.
 
     Cost: Each time a report over the examples used. Before training one more, and one after it
         where the last epoch was left out, which with a bound take about a second at most, and four
@@ -106,6 +107,8 @@ class SensitivityCallback(ScheduledCallback):
     ) -> None:
         super().__init__(every, "every", max_overhead, log_dir)
         call = type(self).__name__
+        if log_dir is not None:  # for the bars, which are drawn while the model trains
+            needed(f"{call}: `log_dir`", "matplotlib.figure")
         check_count(call, "max_examples", max_examples)
         check_count(call, "seed", seed, least=0)
         if not isinstance(prefix, str):

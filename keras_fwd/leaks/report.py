@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.tables import text_table
 
 COLUMNS = ("layer", "op", "kind", "order", "sealed", "cost", "advice")
@@ -84,16 +84,10 @@ class LeakReport:
         """The rows as a pandas data frame.
 
         Raises:
-            ConfigurationError: pandas is not installed.
+            ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ConfigurationError(
-                "LeakReport.to_frame: pandas is needed. Received: an environment without it. "
-                "Install the extra: pip install 'keras-fwd[report]'."
-            ) from None
-        return pandas.DataFrame([dataclasses.asdict(r) for r in self.rows], columns=list(COLUMNS))
+        pd = needed("LeakReport.to_frame", "pandas")
+        return pd.DataFrame([dataclasses.asdict(r) for r in self.rows], columns=list(COLUMNS))
 
     def _table(self):
         shown = [name for name in COLUMNS if name != "cost" or any(r.cost for r in self.rows)]

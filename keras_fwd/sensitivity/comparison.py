@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.sensitivity import comparison_view
 from keras_fwd.sensitivity.changes import Change, change_of, columns
 from keras_fwd.sensitivity.maps import check_measure
@@ -58,13 +59,7 @@ class SensitivityComparison:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(
-                f"{comparison_view.CLASS}.to_frame needs pandas: run `pip install "
-                "'keras-fwd[report]'`."
-            ) from None
+        pd = needed(f"{comparison_view.CLASS}.to_frame", "pandas")
         rows = len(self.feature_names), len(self.output_names)
         names = {
             "feature": np.repeat(np.array(self.feature_names, object), rows[1]),

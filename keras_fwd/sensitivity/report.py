@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.sensitivity import (
     comparison,
     html_page,
@@ -107,12 +108,7 @@ class SensitivityReport:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(
-                "SensitivityReport.to_frame needs pandas: run `pip install 'keras-fwd[report]'`."
-            ) from None
+        pd = needed("SensitivityReport.to_frame", "pandas")
         features, outputs = len(self.feature_names), len(self.output_names)
         frame = {
             "feature": np.repeat(np.array(self.feature_names, object), outputs),
