@@ -4,6 +4,7 @@
 # make test JOBS=8  on a machine with more cores
 # make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
 # make coverage     the same, and writes docs/coverage.md
+# make dist      the archives for an index, the same ones for the same commit
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow conformance coverage lint examples clean
+.PHONY: demo test test-slow conformance coverage lint examples dist clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -40,6 +41,12 @@ examples: .venv/.ready-examples
 	@set -e; for script in examples/[0-9]*.py; do \
 	    echo "== $$script"; $(QUIET) $(BIN)/python "$$script"; \
 	done
+
+# Archives carry the time of the last commit, so that anyone who builds it gets the same bytes.
+dist: .venv/.ready-dev
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation
+	$(BIN)/python -m check_wheel_contents dist/*.whl
 
 # A stamp an extra: installed once, and again only when the requirements change.
 .venv/bin/python:
