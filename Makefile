@@ -4,6 +4,7 @@
 # make test JOBS=8  on a machine with more cores
 # make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
 # make coverage     the same, and writes docs/coverage.md
+# make test-lowest  a part of the tests with the oldest versions that pyproject.toml allows
 # make dist      the archives for an index, the same ones for the same commit
 # make clean       removes the environment and everything built
 
@@ -14,7 +15,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow conformance coverage lint examples dist clean
+.PHONY: demo test test-slow test-lowest conformance coverage lint examples dist clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -24,6 +25,11 @@ test: .venv/.ready-dev
 
 test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
+
+LOWEST := $(addprefix tests/test_,layers double_gradient typing blocks)
+
+test-lowest: .venv-lowest/.ready
+	$(QUIET) .venv-lowest/bin/python -m pytest -n $(JOBS) $(LOWEST:=.py)
 
 conformance: .venv/.ready-dev
 	$(QUIET) $(BIN)/keras-fwd coverage --check --jobs $(JOBS)
@@ -61,6 +67,12 @@ dist: .venv/.ready-dev
 	$(INSTALL) -e '.[dev]'
 	touch .venv/.ready-examples $@
 
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints-lowest.txt -e '.[report]' pytest pytest-timeout pytest-xdist scipy
+	touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
