@@ -76,6 +76,13 @@ def test_the_version_stands_in_one_place_and_the_papers_agree():
     assert f"date-released: {released[0][1]}" in text("CITATION.cff")
 
 
+def test_the_oldest_set_holds_the_lower_bounds():
+    pins = dict(re.findall(r"^([a-z0-9-]+)==(.+)$", text("constraints-lowest.txt"), re.M))
+    for requirement in tomllib.loads(text("pyproject.toml"))["project"]["dependencies"]:
+        name, _, bound = requirement.partition(">=")
+        assert f"{pins[name]}.".startswith(f"{bound}."), requirement
+
+
 @pytest.mark.slow
 def test_two_builds_are_the_same_bytes(archives, tmp_path):
     for first, second in zip(archives, build(tmp_path), strict=True):
