@@ -251,8 +251,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         tracker = loss_tracker(model_pass.model)
         if tracker is not None:  # nothing averaged yet: the batch's own loss is what there is
             empty = tf.equal(tracker.count.value, 0)
-            loss = tf.cast(expansion.loss, before["loss"].dtype)
-            before["loss"] = tf.where(empty, loss, before["loss"])
+            mean = tf.convert_to_tensor(before["loss"])  # Keras 3.9 has floats in eager code
+            before["loss"] = tf.where(empty, tf.cast(expansion.loss, mean.dtype), mean)
         recorder.commit(search["accepted"])
         keep = functools.partial(tf.where, expansion.finite)
         return {
