@@ -7,6 +7,8 @@
 # make docs        the site, in build/docs; runs the examples that changed since the last time
 # make bench       all benchmarks, for hours; peers get environments of their own; writes docs/benchmarks.md
 # make bench-quick  small sizes of all of them, without peers, in minutes
+# make test-lowest  a part of the tests with the oldest versions that pyproject.toml allows
+# make dist      the archives for an index, the same ones for the same commit
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
@@ -16,7 +18,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow conformance coverage lint examples docs bench bench-quick clean
+.PHONY: demo test test-slow test-lowest conformance coverage lint examples docs dist bench bench-quick clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -26,6 +28,11 @@ test: .venv/.ready-dev
 
 test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
+
+LOWEST := $(addprefix tests/test_,layers double_gradient typing blocks)
+
+test-lowest: .venv-lowest/.ready
+	$(QUIET) .venv-lowest/bin/python -m pytest -n $(JOBS) $(LOWEST:=.py)
 
 conformance: .venv/.ready-dev
 	$(QUIET) $(BIN)/keras-fwd coverage --check --jobs $(JOBS)
@@ -37,6 +44,7 @@ lint: .venv/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(QUIET) $(BIN)/python tests/typing/completeness.py
 
 examples: .venv/.ready-examples
 	@set -e; for script in examples/[0-9]*.py; do \
@@ -49,6 +57,12 @@ docs: .venv/.ready-dev
 
 bench bench-quick: .venv/.ready-dev
 	$(BIN)/python benchmarks/run.py $(if $(findstring quick,$@),--quick)
+
+# Archives carry the time of the last commit, so that anyone who builds it gets the same bytes.
+dist: .venv/.ready-dev
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation
+	$(BIN)/python -m check_wheel_contents dist/*.whl
 
 # A stamp an extra: installed once, and again only when the requirements change.
 .venv/bin/python:
@@ -63,6 +77,12 @@ bench bench-quick: .venv/.ready-dev
 	$(INSTALL) -e '.[dev]'
 	touch .venv/.ready-examples $@
 
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -c constraints-lowest.txt -e '.[report]' pytest pytest-timeout pytest-xdist scipy
+	touch $@
+
 clean:
-	rm -rf .venv .venv-peers build docs/api docs/gallery dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest .venv-peers build docs/api docs/gallery dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

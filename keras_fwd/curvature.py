@@ -1,5 +1,7 @@
 """The loss's Hessian in the outputs, and the Gauss-Newton matrix from it."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -7,6 +9,7 @@ from keras_fwd import double_gradient, functional, given, losses, model_losses, 
 from keras_fwd.errors import ConfigurationError, KerasFwdError, StructureError
 from keras_fwd.leaks import scan
 from keras_fwd.linear_map import LinearMap
+from keras_fwd.typing import Function, Nest, WithRespectTo
 
 #: Losses whose Hessian in the outputs (or logits) has a root in closed form.
 _DIAGONAL = frozenset(["squares", "sigmoid", "entrywise"])
@@ -157,7 +160,9 @@ def _softmax_and_scale(leaf, hessian):
 
 
 @functional.public
-def gauss_newton(fn, loss, primals, targets, wrt="weights"):
+def gauss_newton(
+    fn: Function, loss: Any, primals: Nest, targets: Nest, wrt: WithRespectTo = "weights"
+) -> LinearMap:
     """The Gauss-Newton matrix (GGN) `Jᵀ H J` of a loss, as a `LinearMap`.
 
     `J` is the Jacobian of the outputs and `H` the Hessian of the loss in them; for a cross-entropy

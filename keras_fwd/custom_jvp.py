@@ -1,6 +1,8 @@
 """Functions with a JVP rule of their own."""
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -8,6 +10,9 @@ from keras_fwd import functional, given, nest, passes
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.leaks import closure, flow
 from keras_fwd.leaks.transposes import local
+from keras_fwd.typing import Function, Nest
+
+Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 
 class custom_jvp:
@@ -47,14 +52,14 @@ class custom_jvp:
     0.5
     """
 
-    def __init__(self, fn):
+    def __init__(self, fn: Function) -> None:
         functional.check_callable("custom_jvp", "fn", fn)
         functools.update_wrapper(self, fn, updated=())
         self.fn = fn
-        self.rule = None
-        self.name = getattr(fn, "__qualname__", repr(fn))
+        self.rule: Any = None
+        self.name: str = getattr(fn, "__qualname__", repr(fn))
 
-    def defjvp(self, rule):
+    def defjvp(self, rule: Rule) -> Rule:
         """Set the rule, and return it: usable as a decorator.
 
         Args:
@@ -67,7 +72,7 @@ class custom_jvp:
         return rule
 
     @tf.autograph.experimental.do_not_convert
-    def __call__(self, primals):
+    def __call__(self, primals: Nest) -> Nest:
         """The outputs of the function."""
         if self.rule is None:
             raise ConfigurationError(

@@ -7,10 +7,11 @@ from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.jacobians import jacobian  # noqa: F401 - imported from here
 from keras_fwd.leaks import scan, sealing
 from keras_fwd.linear_map import LinearMap
+from keras_fwd.typing import Function, Nest, WithRespectTo
 
 
 @functional.public
-def hessian(fn, primals, wrt="inputs"):
+def hessian(fn: Function, primals: Nest, wrt: WithRespectTo = "inputs") -> LinearMap:
     """The Hessian of a scalar `fn` as a symmetric `LinearMap`.
 
     Args:
@@ -54,7 +55,9 @@ def hessian(fn, primals, wrt="inputs"):
 
 @tf.autograph.experimental.do_not_convert
 @sealing.in_context
-def fwd_gradients(ys, xs, grad_xs=None, assert_unused=False):
+def fwd_gradients(
+    ys: Nest, xs: Nest, grad_xs: Nest | None = None, assert_unused: bool = False
+) -> Nest:
     """Forward gradients of symbolic tensors: the pushforward, where `tf.gradients` is the pullback.
 
     Args:

@@ -9,10 +9,11 @@ import tensorflow as tf
 from keras_fwd import functional, given, nest, passes
 from keras_fwd.leaks import tracing
 from keras_fwd.linear_map import LinearMap
+from keras_fwd.typing import Function, Nest, WithRespectTo
 
 
 @functional.public
-def linearize(fn, primals, wrt="inputs"):
+def linearize(fn: Function, primals: Nest, wrt: WithRespectTo = "inputs") -> tuple[Nest, LinearMap]:
     """The outputs of `fn` and its Jacobian there, as a `LinearMap`.
 
     `J(t)` is the pushforward of a tangent, `J.T(c)` the pullback of a cotangent. The forward pass
@@ -75,7 +76,9 @@ def jacobian_at(forward):
 
 
 @functional.public
-def jvp(fn, primals, tangents, wrt="inputs"):
+def jvp(
+    fn: Function, primals: Nest, tangents: Nest, wrt: WithRespectTo = "inputs"
+) -> tuple[Nest, Nest]:
     """The outputs of `fn` and the pushforward `J u` of one tangent.
 
     Args:
@@ -110,7 +113,9 @@ def jvp(fn, primals, tangents, wrt="inputs"):
 
 
 @functional.public
-def vjp(fn, primals, cotangents, wrt="inputs"):
+def vjp(
+    fn: Function, primals: Nest, cotangents: Nest, wrt: WithRespectTo = "inputs"
+) -> tuple[Nest, Nest]:
     """The outputs of `fn` and the pullback `Jᵀ w` of one cotangent.
 
     Args:

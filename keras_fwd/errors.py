@@ -11,13 +11,16 @@ KerasFwdError
 A message names the call or argument, the rule, "Received: …" and the way out.
 """
 
+from typing import TYPE_CHECKING
+
 
 class KerasFwdError(Exception):
     """Base class of all errors of keras_fwd."""
 
     # AutoGraph keeps the type of an exception only if it has this very constructor; any other
     # would reach the caller of a tf.function as a StagingError.
-    __init__ = Exception.__init__
+    if not TYPE_CHECKING:
+        __init__ = Exception.__init__
 
 
 class StructureError(KerasFwdError, ValueError):

@@ -5,12 +5,20 @@ import tensorflow as tf
 from keras_fwd import double_gradient, functional, given, nest
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
+from keras_fwd.typing import Function, JacobianMode, Nest, WithRespectTo
 from keras_fwd.vectorized import map_basis
 from keras_fwd.weight_rows import WeightRows
 
 
 @functional.public
-def jacobian(fn, primals, wrt="inputs", mode="auto", chunk_size=None, per_example=False):
+def jacobian(
+    fn: Function,
+    primals: Nest,
+    wrt: WithRespectTo = "inputs",
+    mode: JacobianMode = "auto",
+    chunk_size: int | None = None,
+    per_example: bool = False,
+) -> Nest:
     """The Jacobian of `fn` as dense tensors.
 
     Args:

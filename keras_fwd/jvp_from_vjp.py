@@ -1,6 +1,7 @@
 """Pushforwards of functions whose gradient cannot be differentiated: row by row."""
 
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -8,10 +9,11 @@ from keras_fwd import functional, given, nest, passes
 from keras_fwd.errors import StructureError
 from keras_fwd.leaks import closure
 from keras_fwd.leaks.transposes import local, refused
+from keras_fwd.typing import Function, Nest
 from keras_fwd.vectorized import map_basis
 
 
-def jvp_from_vjp(fn, per_example=False):
+def jvp_from_vjp(fn: Function, per_example: bool = False) -> Callable[[Nest], Nest]:
     """Give a function that has a first gradient, and nothing else, a pushforward.
 
     The last resort, for code that raises a `LeakError` and that you cannot write another way or

@@ -1,10 +1,15 @@
 """`LinearMap`: a matrix that is only known by what it does to vectors, and its algebra."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 from keras_fwd import given, nest
 from keras_fwd.errors import StructureError
+from keras_fwd.extras import needed
+from keras_fwd.typing import Nest, Tensor, TensorLike
 from keras_fwd.vectorized import map_basis, rowwise  # noqa: F401 - imported from here
 
 
@@ -35,14 +40,20 @@ class LinearMap:
            [0., 2.]], dtype=float32)
     """
 
-    def __init__(self, mv, transpose_mv, in_spec, out_spec):
+    def __init__(
+        self,
+        mv: Callable[[Nest], Nest],
+        transpose_mv: Callable[[Nest], Nest],
+        in_spec: Nest,
+        out_spec: Nest,
+    ) -> None:
         self._mv = mv
         self._transpose_mv = transpose_mv
         self.in_spec = in_spec
         self.out_spec = out_spec
 
     @tf.autograph.experimental.do_not_convert
-    def mv(self, x):
+    def mv(self, x: Nest) -> Nest:
         """The product with a vector of `in_spec`; `A(x)` is the same.
 
         Raises:
@@ -53,16 +64,16 @@ class LinearMap:
     __call__ = mv
 
     @property
-    def T(self):
+    def T(self) -> "LinearMap":
         """The transpose, as a LinearMap."""
         return LinearMap(self._transpose_mv, self._mv, self.out_spec, self.in_spec)
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int | None, int | None]:
         """(components out, components in); None where a size is unknown in a graph."""
         return nest.size(self.out_spec), nest.size(self.in_spec)
 
-    def __matmul__(self, other):
+    def __matmul__(self, other: Any) -> Any:
         if not isinstance(other, LinearMap):
             return self.mv(other)
         _check_same_space("@", self.in_spec, other.out_spec)
@@ -73,7 +84,7 @@ class LinearMap:
             self.out_spec,
         )
 
-    def __add__(self, other):
+    def __add__(self, other: "LinearMap") -> "LinearMap":
         if not isinstance(other, LinearMap):
             return NotImplemented
         _check_same_space("+", self.in_spec, other.in_spec)
@@ -85,7 +96,7 @@ class LinearMap:
             self.out_spec,
         )
 
-    def __mul__(self, factor):
+    def __mul__(self, factor: TensorLike) -> "LinearMap":
         if isinstance(factor, LinearMap) or np.ndim(factor) != 0:
             raise StructureError(
                 "LinearMap: `*` takes a scalar; use `@` for products of maps. "
@@ -100,14 +111,14 @@ class LinearMap:
 
     __rmul__ = __mul__
 
-    def __neg__(self):
+    def __neg__(self) -> "LinearMap":
         return -1.0 * self
 
-    def __sub__(self, other):
+    def __sub__(self, other: "LinearMap") -> "LinearMap":
         return self + (-other) if isinstance(other, LinearMap) else NotImplemented
 
     @tf.autograph.experimental.do_not_convert
-    def to_dense(self, chunk_size=None):
+    def to_dense(self, chunk_size: int | None = None) -> Tensor:
         """The matrix, `[components out, components in]`, rows and columns in `ravel` order.
 
         Args:
@@ -130,7 +141,7 @@ class LinearMap:
             )
         return map_basis(self._transpose_mv, self.out_spec, chunk_size)
 
-    def to_scipy(self):
+    def to_scipy(self) -> Any:
         """The map as a `scipy.sparse.linalg.LinearOperator` on raveled vectors (eager only).
 
         Returns:
@@ -139,10 +150,7 @@ class LinearMap:
         Raises:
             ImportError: SciPy is not installed.
         """
-        try:
-            from scipy.sparse.linalg import LinearOperator
-        except ImportError:
-            raise ImportError("LinearMap.to_scipy needs SciPy: run `pip install scipy`.") from None
+        linalg = needed("LinearMap.to_scipy", "scipy.sparse.linalg")
         dtype = nest.accumulator_dtype([*nest.live(self.in_spec), *nest.live(self.out_spec)])
 
         def on_vectors(mv, spec):
@@ -156,9 +164,9 @@ class LinearMap:
             "matvec": on_vectors(self._mv, self.in_spec),
             "rmatvec": on_vectors(self._transpose_mv, self.out_spec),
         }
-        return LinearOperator(shape=self.shape, dtype=dtype.as_numpy_dtype, **products)
+        return linalg.LinearOperator(shape=self.shape, dtype=dtype.as_numpy_dtype, **products)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"LinearMap({given.describe(self.in_spec)} -> {given.describe(self.out_spec)})"
 
 

@@ -5,10 +5,12 @@ from typing import Any
 import keras
 
 from keras_fwd.checks import check_number
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Function, Tensor, TensorLike
 
 
-@keras.saving.register_keras_serializable(package="keras_fwd")
-def cauchy(y_true, y_pred, scale=1.0):
+@serializable
+def cauchy(y_true: TensorLike, y_pred: TensorLike, scale: float = 1.0) -> Tensor:
     """Cauchy's loss: `scale² / 2 · log(1 + (y_true − y_pred)² / scale²)`, mean of the last axis.
 
     Args:
@@ -30,7 +32,7 @@ def cauchy(y_true, y_pred, scale=1.0):
     return keras.ops.mean(scale**2 / 2 * logarithms, axis=-1)
 
 
-@keras.saving.register_keras_serializable(package="keras_fwd")
+@serializable
 class Cauchy(keras.losses.Loss):
     """Cauchy's robust loss, `scale² / 2 · log(1 + r² / scale²)` of each residual `r`.
 
@@ -54,14 +56,20 @@ class Cauchy(keras.losses.Loss):
     0.6931
     """
 
-    fn = staticmethod(cauchy)  # what the loss is known by, as Keras' own
+    fn: Function = staticmethod(cauchy)  # what the loss is known by, as Keras' own
 
-    def __init__(self, scale=1.0, reduction="sum_over_batch_size", name="cauchy", dtype=None):
+    def __init__(
+        self,
+        scale: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str = "cauchy",
+        dtype: Any = None,
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         check_number("Cauchy", "scale", scale, above=True)
-        self.scale = float(scale)
+        self.scale: float = float(scale)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: TensorLike, y_pred: TensorLike) -> Tensor:
         """The loss of each example."""
         targets: Any = keras.ops.convert_to_tensor(y_true)
         outputs: Any = keras.ops.convert_to_tensor(y_pred)
@@ -69,6 +77,6 @@ class Cauchy(keras.losses.Loss):
             targets = keras.ops.expand_dims(targets, -1)
         return cauchy(targets, outputs, self.scale)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "scale": self.scale}

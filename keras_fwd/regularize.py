@@ -5,9 +5,13 @@ import keras
 from keras_fwd import nested_layers
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.layers.sensitivity_penalty import SensitivityPenalty
+from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.serializable import serializable
 
 
-def regularize(model, regularizer, seed=0):
+def regularize(
+    model: keras.Model, regularizer: SensitivityRegularizer, seed: int = 0
+) -> keras.Model:
     """A model like `model` that trains with a penalty on its derivatives.
 
     Compile the result and call `fit`. It shares layers and weights with `model`, returns the same
@@ -73,7 +77,7 @@ def _stock(model):
     return next(k for k in type(model).__mro__ if k.__module__.split(".")[0] == "keras")
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class RegularizedModel(keras.Model):
     """What `regularize` returns.
 
@@ -93,12 +97,12 @@ class RegularizedModel(keras.Model):
             self.build(model.input_shape)
 
     @property
-    def model(self):
+    def model(self) -> keras.Model:
         """The model inside."""
         return self.penalty.layer
 
     @property
-    def regularizer(self):
+    def regularizer(self) -> SensitivityRegularizer:
         """The penalty."""
         return self.penalty.regularizer
 
@@ -158,14 +162,14 @@ class RegularizedModel(keras.Model):
         return cls(**config)
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class LossPenalty(SensitivityPenalty):
     """The part of a `LossRegularizedModel` that holds the model and the penalty."""
 
     _takes_losses = True
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class LossRegularizedModel(RegularizedModel):
     """What `regularize` returns for a penalty on the loss."""
 

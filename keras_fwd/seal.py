@@ -10,12 +10,19 @@ from keras_fwd.layer_marks import LayerMarks
 from keras_fwd.layers.sealed import Sealed, SealedModel
 from keras_fwd.leaks import registry, search, verification
 from keras_fwd.leaks.report import Leak, LeakReport
+from keras_fwd.typing import Function, Nest
 
 #: A layer whose JVP takes more forward passes than this is reported as slow.
 SLOW = 6.0
 
 
-def find_leaks(fn, inputs=None, training=False, verify=False, measure_cost=False):
+def find_leaks(
+    fn: Function,
+    inputs: Nest | None = None,
+    training: bool = False,
+    verify: bool = False,
+    measure_cost: bool = False,
+) -> LeakReport:
     """Where TensorFlow's own derivatives of derivatives break in a function or model.
 
     Args:
@@ -128,7 +135,7 @@ def _random(shape, dtype, seed):
     return tf.zeros(sizes, dtype)  # a valid index, whatever is looked up
 
 
-def seal_leaks(model, inputs=None):
+def seal_leaks(model: keras.Model, inputs: Nest | None = None) -> keras.Model:
     """A model that is right under tapes of your own too, to any order.
 
     The transforms, optimizers and regularizers of this package need no sealed model. A

@@ -4,7 +4,7 @@ Lanczos' method for the ends of the spectrum, Hutchinson's for the trace, and st
 quadrature for all of it. Nothing here raises inside a graph: a map with NaN has NaN eigenvalues.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +13,7 @@ from keras_fwd import nest
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.lanczos import check_map, lanczos, random_key, tridiagonalize
+from keras_fwd.linear_map import LinearMap
 
 
 class Eigenvalues(NamedTuple):
@@ -58,7 +59,7 @@ class Density(NamedTuple):
 
 
 @tf.autograph.experimental.do_not_convert
-def ritz_values(A, iterations, seed=0):
+def ritz_values(A: LinearMap, iterations: int, seed: int = 0) -> Eigenvalues:
     """The eigenvalues of a symmetric `A` as seen by `iterations` of Lanczos' method, ascending.
 
     The ends of the spectrum are right first, and from inside: no value lies outside of it. The
@@ -95,7 +96,13 @@ def ritz_values(A, iterations, seed=0):
 
 
 @tf.autograph.experimental.do_not_convert
-def top_eigenvalues(A, count=1, iterations=40, end="largest", seed=0):
+def top_eigenvalues(
+    A: LinearMap,
+    count: int = 1,
+    iterations: int = 40,
+    end: Literal["largest", "smallest"] = "largest",
+    seed: int = 0,
+) -> Eigenvalues:
     """The eigenvalues at one end of the spectrum of a symmetric `A`.
 
     Args:
@@ -142,7 +149,7 @@ def top_eigenvalues(A, count=1, iterations=40, end="largest", seed=0):
 
 
 @tf.autograph.experimental.do_not_convert
-def trace(A, probes=16, seed=0):
+def trace(A: LinearMap, probes: int = 16, seed: int = 0) -> Estimate:
     """The trace of a square `A`, by Hutchinson's estimator `zᵀ A z` with random signs `z`.
 
     Unbiased; exact for a diagonal `A`, and for one that is no larger than `probes`, as the sum
@@ -193,7 +200,7 @@ def trace(A, probes=16, seed=0):
 
 
 @tf.autograph.experimental.do_not_convert
-def spectral_density(A, iterations=40, probes=8, seed=0):
+def spectral_density(A: LinearMap, iterations: int = 40, probes: int = 8, seed: int = 0) -> Density:
     """The distribution of the eigenvalues of a symmetric `A`, by stochastic Lanczos quadrature.
 
     Lanczos' method from a random unit vector `z` gives a Gauss quadrature of `zᵀ f(A) z`, exact

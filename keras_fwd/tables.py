@@ -1,25 +1,34 @@
 """Tables of text."""
 
-import collections.abc
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar, overload
+
+Row = TypeVar("Row")
 
 
-class Rows(collections.abc.Sequence):
+class Rows(Sequence[Row]):
     """A sequence of rows that prints as its text does.
 
     Attributes:
         rows: List of the rows.
     """
 
-    def __init__(self, rows):
-        self.rows = list(rows)
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.rows: list[Row] = list(rows)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: Any) -> Any:
         return self.rows[index]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self)
 
 

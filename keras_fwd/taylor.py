@@ -12,10 +12,11 @@ from keras_fwd import functional, given, nest
 from keras_fwd.checks import check_count
 from keras_fwd.double_gradient import pullback
 from keras_fwd.errors import StructureError
+from keras_fwd.typing import Function, Nest
 
 
 @functional.public
-def directional_derivatives(fn, primals, direction, order):
+def directional_derivatives(fn: Function, primals: Nest, direction: Nest, order: int) -> list[Nest]:
     """The outputs of `fn` and their derivatives along one direction, up to any order.
 
     `f⁽ᵏ⁾ = dᵏ/dtᵏ f(x + t u)` at `t = 0`; divided by `k!`, the Taylor coefficients of `f` on the
@@ -68,7 +69,7 @@ def directional_derivatives(fn, primals, direction, order):
 
 
 @functional.public
-def laplacian(fn, primals, chunk_size=None):
+def laplacian(fn: Function, primals: Nest, chunk_size: int | None = None) -> Nest:
     """The Laplacian of `fn` for each example: `Δf = Σᵢ ∂²f/∂xᵢ²` over the last axis of the inputs.
 
     The inputs are `[…examples, d]`, the outputs `[…examples, …]`, with any number of leading axes.

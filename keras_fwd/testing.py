@@ -8,9 +8,19 @@ import tensorflow as tf
 
 from keras_fwd import double_gradient, functional, nest
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.linear_map import LinearMap
+from keras_fwd.typing import Function, Nest, WithRespectTo
 
 
-def check_jvp(fn, primals, wrt="inputs", order=1, tolerance=None, seed=0, jit_compile=None):
+def check_jvp(
+    fn: Function,
+    primals: Nest,
+    wrt: WithRespectTo = "inputs",
+    order: int = 1,
+    tolerance: float | None = None,
+    seed: int = 0,
+    jit_compile: bool | None = None,
+) -> float:
     """Check the JVPs of a function against central differences, along a random direction.
 
     At order 1 `J u` is compared with differences of `fn`; at order 2 also its own derivative along
@@ -69,7 +79,13 @@ def check_jvp(fn, primals, wrt="inputs", order=1, tolerance=None, seed=0, jit_co
     return worst
 
 
-def check_adjoint(fn, primals=None, wrt="inputs", tolerance=None, seed=0):
+def check_adjoint(
+    fn: LinearMap | Function,
+    primals: Nest | None = None,
+    wrt: WithRespectTo = "inputs",
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> float:
     """Check that pullback and pushforward are transposes: the adjoint gap `⟨Ju, w⟩ − ⟨u, Jᵀw⟩`.
 
     Args:
@@ -109,7 +125,7 @@ def check_adjoint(fn, primals=None, wrt="inputs", tolerance=None, seed=0):
     return gap
 
 
-def check_linear_map(A, tolerance=None, seed=0):
+def check_linear_map(A: LinearMap, tolerance: float | None = None, seed: int = 0) -> float:
     """Check that a `LinearMap` is linear both ways, and that `A.T` is its transpose.
 
     Args:

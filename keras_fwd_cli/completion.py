@@ -4,7 +4,7 @@ import argparse
 import pathlib
 
 from keras_fwd_cli import voice
-from keras_fwd_cli.failures import UsageError
+from keras_fwd_cli.failures import needed
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 ENDING = """\
@@ -31,10 +31,7 @@ def add(commands):
 
 def run(options):
     """Prints the script; returns the exit code."""
-    try:
-        import shtab
-    except ImportError:
-        raise UsageError("completion needs shtab: pip install 'keras-fwd[report]'.") from None
+    shtab = needed("completion", "shtab")
     from keras_fwd_cli.main import parser  # the parser holds this command itself
 
     top = parser()

@@ -1,7 +1,9 @@
 """What ends a command early, and the one line that says so."""
 
+import importlib
 import sys
 
+REPORT = "keras-fwd[report]"  # the extra with what the command needs besides
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -11,6 +13,19 @@ class UsageError(Exception):
     Not a `KerasFwdError`: those come with `keras_fwd` and TensorFlow, and this one must not wait
     for them. It never leaves `main`.
     """
+
+
+def needed(what, module):
+    """A module that an extra brings, imported.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        name = module.partition(".")[0]
+        raise UsageError(f"{what} needs {name}: run `pip install '{REPORT}'`.") from None
 
 
 def reason(error):
@@ -25,7 +40,7 @@ def reason(error):
             "out of memory: use fewer examples (--max-examples) or smaller batches (--batch-size)."
         )
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("keras_fwd"):
-        return f"{error}: run `pip install 'keras-fwd[report]'`."
+        return f"{error}: run `pip install '{REPORT}'`."
     worded = isinstance(error, ImportError) and error.name is None  # by us, not by Python
     if worded or isinstance(error, _known("keras_fwd.errors", "KerasFwdError")):
         return one_line(error)

@@ -1,6 +1,6 @@
 """Reading a Parquet file piece by piece."""
 
-from keras_fwd_cli.failures import UsageError, one_line
+from keras_fwd_cli.failures import UsageError, needed, one_line
 from keras_fwd_cli.inputs import FLOAT, INTEGER, TEXT
 
 CELLS_AT_ONCE = 1 << 20
@@ -21,12 +21,7 @@ class ParquetTable:
     """
 
     def __init__(self, path):
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise UsageError(
-                f"{path}: reading Parquet needs pyarrow: pip install 'keras-fwd[report]'."
-            ) from None
+        parquet = needed(f"{path}: reading Parquet", "pyarrow.parquet")
         self.where = str(path)
         try:
             self._file = parquet.ParquetFile(path)

@@ -8,7 +8,7 @@ from keras_fwd_cli import files, inputs, loading, voice
 from keras_fwd_cli.arguments import Names, natural
 from keras_fwd_cli.columns import Choice
 from keras_fwd_cli.data import SUFFIXES, check_data, read_data
-from keras_fwd_cli.failures import INTERRUPTED, UsageError, one_line
+from keras_fwd_cli.failures import INTERRUPTED, UsageError, needed, one_line
 
 WRITERS = {
     ".html": lambda report, path, title: report.to_html(
@@ -17,6 +17,8 @@ WRITERS = {
     ".json": lambda report, path, title: report.to_json(path),
     ".csv": lambda report, path, title: files.write_frame(report.to_frame(), path),
 }
+#: What writing takes, asked for before the work is done.
+NEEDS = {".html": "jinja2", ".csv": "pandas"}
 ENDING = """\
 examples:
   keras-fwd report model.keras cars.csv --target mpg
@@ -114,6 +116,9 @@ def _add_what(report):
 def run(options):
     """Makes the report; returns the exit code."""
     files.check_target(options.output, tuple(WRITERS))
+    if options.output is not None and options.output.suffix.lower() in NEEDS:
+        suffix = options.output.suffix.lower()
+        needed(f"{options.output}: writing {suffix}", NEEDS[suffix])
     check_data(options.data)
     loading.check_archive(options.model)
     model = loading.load_model(options.model, options.unsafe)

@@ -16,6 +16,8 @@ FLOORS = {
     "ground floor, no Keras": [
         "errors",
         "checks",
+        "typing",
+        "extras",
         "tables",
         "nest",
         "given",
@@ -84,6 +86,7 @@ FLOORS = {
         "blocks",
     ],
     "the bridge to Keras": [
+        "serializable",
         "nested_layers",
         "layer_marks",
         "separable",

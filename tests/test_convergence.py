@@ -99,7 +99,7 @@ def test_the_cosine_is_that_of_the_residual_and_its_change():
         expected = abs(b @ change) / np.linalg.norm(b) / np.linalg.norm(change)
         assert float(found) == pytest.approx(expected, rel=1e-5)
     columns = np.abs(b @ A) / np.linalg.norm(A, axis=0) / np.linalg.norm(b)
-    projected = np.linalg.norm(A @ np.linalg.lstsq(A, b)[0]) / np.linalg.norm(b)
+    projected = np.linalg.norm(A @ np.linalg.lstsq(A, b, rcond=None)[0]) / np.linalg.norm(b)
     assert projected >= columns.max()  # what the documentation says of MINPACK's measure
 
 
@@ -241,7 +241,7 @@ def test_columns_whose_squares_overflow_are_fitted_all_the_same():
     A = np.column_stack([X, np.ones(20)])
     kernel, bias = model.get_weights()
     found = np.append(1e200 * kernel, bias)
-    np.testing.assert_allclose(found, np.linalg.lstsq(A, Y)[0][:, 0], rtol=1e-9)
+    np.testing.assert_allclose(found, np.linalg.lstsq(A, Y, rcond=None)[0][:, 0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("solver", ["cg", "dual"])

@@ -72,7 +72,7 @@ def solution(x, y, weights=None):
     """Linear least squares with a bias: kernel and bias."""
     A = np.column_stack([x, np.ones(len(x))]).astype("float64")
     root = np.sqrt(np.ones(len(x)) if weights is None else weights)[:, None]
-    return np.linalg.lstsq(root * A, root * np.reshape(y, (len(x), -1)))[0]
+    return np.linalg.lstsq(root * A, root * np.reshape(y, (len(x), -1)), rcond=None)[0]
 
 
 def undamped(**arguments):

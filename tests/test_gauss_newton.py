@@ -155,7 +155,7 @@ def test_one_undamped_step_solves_linear_least_squares(solver):
     fn = compiled(layers.Dense(2), optimizer={"damping": 0.0, "solver": solver, **EXACT})
     logs = step(fn, x, y)
     kernel, bias = (v.numpy() for v in fn.trainable_variables)
-    expected = np.linalg.lstsq(with_ones(x), y)[0]
+    expected = np.linalg.lstsq(with_ones(x), y, rcond=None)[0]
     np.testing.assert_allclose(np.vstack([kernel, bias]), expected, atol=1e-10)
     assert logs["reduction_ratio"] == pytest.approx(1.0, abs=1e-6)
     assert logs["damping"] == 0.0
@@ -178,7 +178,7 @@ def test_an_input_that_is_always_zero_does_no_harm_without_damping(solver):
     x[:, 0] = 0.0
     fn = compiled(layers.Dense(1), optimizer={"damping": 0.0, "solver": solver, **EXACT})
     step(fn, x, y)
-    expected = np.linalg.lstsq(with_ones(x[:, 1:]), y)[0][:, 0]
+    expected = np.linalg.lstsq(with_ones(x[:, 1:]), y, rcond=None)[0][:, 0]
     np.testing.assert_allclose(flat(fn)[1:], expected, atol=1e-9)
 
 
@@ -285,7 +285,7 @@ def test_sample_weights_give_weighted_least_squares(solver):
     fn = compiled(layers.Dense(1), optimizer={"damping": 0.0, "solver": solver, **EXACT})
     step(fn, x, y, sample_weight=WEIGHTS9)
     root = np.sqrt(WEIGHTS9)[:, None]
-    expected = np.linalg.lstsq(root * with_ones(x), root * y)[0][:, 0]
+    expected = np.linalg.lstsq(root * with_ones(x), root * y, rcond=None)[0][:, 0]
     np.testing.assert_allclose(flat(fn), expected, atol=1e-9)
 
 
@@ -294,7 +294,7 @@ def test_class_weights_give_weighted_least_squares():
     fn = compiled(layers.Dense(1), optimizer={"damping": 0.0})
     step(fn, x, y, class_weight={0: 1.0, 1: 4.0})
     root = np.sqrt(np.where(y, 4.0, 1.0))
-    expected = np.linalg.lstsq(root[:, None] * with_ones(x), root * y)[0]
+    expected = np.linalg.lstsq(root[:, None] * with_ones(x), root * y, rcond=None)[0]
     np.testing.assert_allclose(flat(fn), expected, atol=1e-9)
 
 
@@ -544,7 +544,7 @@ def test_a_learning_rate_schedule_scales_each_step():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [0.5, 0.25, 0.125])
     options = {"learning_rate": schedule, "damping": 0.0}
     fn = compiled(layers.Dense(1), optimizer=options)
-    solution = np.linalg.lstsq(with_ones(x), y)[0][:, 0]
+    solution = np.linalg.lstsq(with_ones(x), y, rcond=None)[0][:, 0]
     error = flat(fn) - solution
     for rate in (0.5, 0.25, 0.125, 0.125):
         step(fn, x, y)

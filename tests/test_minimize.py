@@ -92,7 +92,7 @@ def test_under_xla_too(options):
 
 
 def test_a_linear_problem_takes_one_step_to_its_closed_form():
-    expected = np.linalg.lstsq(A, B)[0]
+    expected = np.linalg.lstsq(A, B, rcond=None)[0]
     calls = []
     fn, v = linear_problem()
 
@@ -309,7 +309,7 @@ def test_a_start_outside_of_its_bounds_is_brought_inside():
 
 @pytest.mark.parametrize("options", ["trust region", *slow("cg", "curvature_batch")])
 def test_a_bounded_layer_in_fit_ends_where_scipy_does(options):
-    free = np.linalg.lstsq(A, B)[0]
+    free = np.linalg.lstsq(A, B, rcond=None)[0]
     expected, _ = scipy.optimize.nnls(A, B)
     # With the bound ignored and the result projected one would be elsewhere.
     assert np.abs(np.maximum(free, 0) - expected).max() > 1e-3
@@ -353,7 +353,7 @@ def test_problems_in_turns_do_not_disturb_each_other():
         optimizer.step(fn, [p])
         together.append(p.numpy())
     np.testing.assert_allclose(together, alone, rtol=1e-9)
-    np.testing.assert_allclose(v.numpy(), np.linalg.lstsq(A, B)[0], rtol=1e-9)
+    np.testing.assert_allclose(v.numpy(), np.linalg.lstsq(A, B, rcond=None)[0], rtol=1e-9)
 
 
 def test_an_optimizer_of_fit_takes_residuals_too():
@@ -419,7 +419,7 @@ def test_degenerate_problems_converge_to_a_least_loss(name):
     assert result.converged and np.isfinite(v.numpy()).all()
     columns = {"a variable without effect": [0, 1, 2], "rank-deficient": [0, 2, 4]}
     matrix = A[:, : len(columns.get(name, range(5)))]
-    least = np.sum((matrix @ np.linalg.lstsq(matrix, B)[0] - B) ** 2) / 2
+    least = np.sum((matrix @ np.linalg.lstsq(matrix, B, rcond=None)[0] - B) ** 2) / 2
     if name in ("more variables than residuals", "no residual left"):
         least = 0.0
     least += np.sum(B**2) / 2 if name == "one that is constant" else 0.0

@@ -86,7 +86,7 @@ def test_one_output_of_a_linear_model_is_solved_in_one_iteration():
     model, (logs,) = steps(linear, KFAC, damping=0.0, tolerance=1e-9)
     assert logs["solver_iterations"] == 1  # there the factors are the whole curvature
     x, y = data(32, 4, outputs=1)
-    expected = np.linalg.lstsq(np.column_stack([x, np.ones(32)]), y)[0]
+    expected = np.linalg.lstsq(np.column_stack([x, np.ones(32)]), y, rcond=None)[0]
     np.testing.assert_allclose(np.vstack(model.get_weights()[0]), expected[:-1], rtol=1e-7)
 
 

@@ -42,7 +42,7 @@ def damped(A, b, damping, scale):
     """`(AᵀA + λ D²)⁻¹ Aᵀ b` by least squares of the stacked system."""
     stacked = np.vstack([A / scale, np.sqrt(damping) * np.eye(A.shape[1])])
     right = np.concatenate([b, np.zeros(A.shape[1])])
-    return np.linalg.lstsq(stacked, right)[0] / scale
+    return np.linalg.lstsq(stacked, right, rcond=None)[0] / scale
 
 
 @pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])

@@ -1,7 +1,8 @@
 """`CurvatureCallback`: how curved the loss is, and how noisy its gradient, while a model trains."""
 
 import functools
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from keras_fwd.errors import ConfigurationError
 from keras_fwd.model import Recorder, TrainingPass
 from keras_fwd.optimizers.training_checks import check_training
 from keras_fwd.sensitivity import batches
+from keras_fwd.typing import Data, Every, Nest, PathLike, Quantity
 
 QUANTITIES = ("top_eigenvalues", "trace", "gradient_noise")
 
@@ -113,22 +115,22 @@ class CurvatureCallback(TracedCallback):
 
     def __init__(
         self,
-        data,
-        quantities=QUANTITIES,
-        matrix="hessian",
-        every="epoch",
-        max_examples=256,
-        num_eigenvalues=1,
-        num_iterations=40,
-        num_probes=16,
-        prefix="",
-        seed=0,
-        max_overhead=None,
-        log_dir=None,
-    ):
+        data: Data,
+        quantities: Sequence[Quantity] = QUANTITIES,
+        matrix: Literal["hessian", "ggn", "fisher"] = "hessian",
+        every: Every = "epoch",
+        max_examples: int = 256,
+        num_eigenvalues: int = 1,
+        num_iterations: int = 40,
+        num_probes: int = 16,
+        prefix: str = "",
+        seed: int = 0,
+        max_overhead: float | None = None,
+        log_dir: PathLike | None = None,
+    ) -> None:
         super().__init__(every, "every", max_overhead, log_dir)
         call = type(self).__name__
-        self.quantities = _checked_quantities(call, quantities)
+        self.quantities: tuple[str, ...] = _checked_quantities(call, quantities)
         _check_words(call, matrix, prefix)
         check_count(call, "num_iterations", num_iterations)
         check_count(call, "num_eigenvalues", num_eigenvalues, most=num_iterations)
@@ -140,9 +142,9 @@ class CurvatureCallback(TracedCallback):
         self.num_probes = num_probes
         self.prefix = prefix
         self.seed = seed
-        self.examples_name = f"{prefix}{matrix}_examples"
+        self.examples_name: str = f"{prefix}{matrix}_examples"
 
-    def prepare(self):
+    def prepare(self) -> tuple[Nest, Callable[..., Any]]:
         """The data, and the function that measures what is asked for."""
         call, model = type(self).__name__, cast(Any, self.model)
         if not getattr(model, "compiled", False):

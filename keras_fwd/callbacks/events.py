@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_fwd.extras import needed
+
 
 class EventWriter:
     """Writes into one directory, by `tf.summary`.
@@ -20,12 +22,7 @@ class EventWriter:
     """
 
     def __init__(self, call, log_dir):
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
-            raise ImportError(
-                f"{call}: `log_dir` needs TensorBoard: run `pip install 'keras-fwd[tensorboard]'`."
-            ) from None
+        needed(f"{call}: `log_dir`", "tensorboard")
         self._log_dir = os.fspath(log_dir)
         self._writer: Any = None
 

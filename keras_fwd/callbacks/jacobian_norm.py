@@ -1,5 +1,8 @@
 """`JacobianNormCallback`: how strongly a model's outputs react to its inputs, while it trains."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import tensorflow as tf
 
 from keras_fwd import given, nest
@@ -7,6 +10,7 @@ from keras_fwd.callbacks.schedule import TracedCallback, check_name
 from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import batches, norms
+from keras_fwd.typing import Data, Every, Nest, PathLike
 
 
 class JacobianNormCallback(TracedCallback):
@@ -71,16 +75,16 @@ class JacobianNormCallback(TracedCallback):
 
     def __init__(
         self,
-        data,
-        norm="frobenius",
-        frequency="epoch",
-        max_examples=256,
-        num_probes=8,
-        name="jacobian_norm",
-        seed=0,
-        max_overhead=None,
-        log_dir=None,
-    ):
+        data: Data,
+        norm: Literal["frobenius", "spectral"] = "frobenius",
+        frequency: Every = "epoch",
+        max_examples: int = 256,
+        num_probes: int = 8,
+        name: str = "jacobian_norm",
+        seed: int = 0,
+        max_overhead: float | None = None,
+        log_dir: PathLike | None = None,
+    ) -> None:
         super().__init__(frequency, "frequency", max_overhead, log_dir)
         call = type(self).__name__
         _check_words(call, norm, name)
@@ -90,9 +94,9 @@ class JacobianNormCallback(TracedCallback):
         self.num_probes = num_probes
         self.name = name
         self.seed = seed
-        self.examples_name = f"{name}_examples"
+        self.examples_name: str = f"{name}_examples"
 
-    def prepare(self):
+    def prepare(self) -> tuple[Nest, Callable[..., Any]]:
         """The inputs, and the function that measures the norm."""
         call = type(self).__name__
         x = batches.conform(call, self.model, self._data)

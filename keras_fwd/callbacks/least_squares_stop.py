@@ -1,6 +1,6 @@
 """`LeastSquaresStop`: ends `fit` when another step of `GaussNewton` can gain nothing."""
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 
@@ -8,6 +8,7 @@ from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers.convergence import FROM_DTYPE, Tolerances
 from keras_fwd.optimizers.gauss_newton import GaussNewton
+from keras_fwd.typing import Logs
 
 
 class LeastSquaresStop(keras.callbacks.Callback):
@@ -81,22 +82,22 @@ class LeastSquaresStop(keras.callbacks.Callback):
 
     def __init__(
         self,
-        ftol=None,
-        xtol=None,
-        gtol=None,
-        patience=None,
-        restore_best_weights=True,
-        verbose=0,
-    ):
+        ftol: float | None = None,
+        xtol: float | None = None,
+        gtol: float | None = None,
+        patience: int | None = None,
+        restore_best_weights: bool = True,
+        verbose: Literal[0, 1] = 0,
+    ) -> None:
         super().__init__()
         given = {"ftol": ftol, "xtol": xtol, "gtol": gtol}
         for name, value in given.items():
             if value is not None:
                 check_number("LeastSquaresStop", name, value)
         check_count("LeastSquaresStop", "patience", patience, none="the batches of an epoch")
-        self.tolerances = Tolerances(*given.values())
+        self.tolerances: Tolerances = Tolerances(*given.values())
         self.patience = patience
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights: bool = bool(restore_best_weights)
         self.verbose = verbose
         self.status: Any = None
         self.reason: Any = None
@@ -106,7 +107,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
         self._best: Any = None
         self._epoch = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         """Hand the tolerances to the optimizer."""
         del logs
         optimizer: Any = getattr(self.model, "optimizer", None)
@@ -125,7 +126,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
         values = [FROM_DTYPE if value is None else float(value) for value in self.tolerances]
         optimizer.tolerances.assign(values)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Stop if the last steps met a test."""
         del batch, logs
         report = self._optimizer.status
@@ -136,7 +137,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
         model: Any = self.model
         model.stop_training = True
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Keep the weights, if the loss is the lowest so far."""
         self._epoch = epoch + 1
         model: Any = self.model
@@ -146,7 +147,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
         if self.restore_best_weights and loss is not None and loss <= self._best[0]:
             self._best = loss, model.get_weights()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         """Give the model its best weights, and say why training ended."""
         del logs
         model: Any = self.model

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from keras_fwd.callbacks.budget import Budget
 from keras_fwd.callbacks.events import EventWriter
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.typing import Data, Every, Logs, Nest, PathLike
 
 
 class ScheduledCallback(keras.callbacks.Callback):
@@ -35,9 +37,15 @@ class ScheduledCallback(keras.callbacks.Callback):
     """
 
     #: Seconds; read when training begins.
-    clock = staticmethod(time.perf_counter)
+    clock: Callable[[], float] = staticmethod(time.perf_counter)
 
-    def __init__(self, schedule, argument, max_overhead=None, log_dir=None):
+    def __init__(
+        self,
+        schedule: Every,
+        argument: str,
+        max_overhead: float | None = None,
+        log_dir: PathLike | None = None,
+    ) -> None:
         super().__init__()
         call = type(self).__name__
         if isinstance(schedule, str) and schedule != "epoch":
@@ -52,13 +60,13 @@ class ScheduledCallback(keras.callbacks.Callback):
         self.max_overhead: Any = max_overhead
         # Keras may then run the steps ahead of the logs: without a measurement inside an epoch
         # nothing here happens at a batch.
-        self.async_safe = self.every is None
+        self.async_safe: bool = self.every is None
         self.budget: Any = None
         self.writer: Any = None if log_dir is None else EventWriter(call, log_dir)
         self._last = {}
         self._examples = self._due = self._batch = self._batches = 0
 
-    def keep(self, read, data, max_examples, seed):
+    def keep(self, read: Callable[..., Any], data: Data, max_examples: int, seed: int) -> None:
         """Keep the first examples of the data, in random order where not all may be used.
 
         Args:
@@ -73,27 +81,27 @@ class ScheduledCallback(keras.callbacks.Callback):
         examples = read(call, data, max_examples)
         self._data = examples if self.max_overhead is None else shuffled(examples, seed)
 
-    def begin(self):
+    def begin(self) -> int:
         """Get ready for a model; the number of examples. See the class."""
         raise NotImplementedError
 
-    def measure(self, count):
+    def measure(self, count: int) -> dict[str, float]:
         """The numbers for the logs, from the first `count` examples. See the class."""
         raise NotImplementedError
 
-    def names(self):
+    def names(self) -> list[str]:
         """The names in the logs. See the class."""
         raise NotImplementedError
 
-    def measuring_share(self):
+    def measuring_share(self) -> float:
         """The share of the training time that measurements may take."""
         return self.max_overhead
 
-    def budgets(self):
+    def budgets(self) -> list[Any]:
         """Those that live on the time of training."""
         return [] if self.budget is None else [self.budget]
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         """Get ready, so that a model it cannot work for is refused before training."""
         del logs
         self._examples = self.begin()
@@ -102,13 +110,13 @@ class ScheduledCallback(keras.callbacks.Callback):
             self.budget = Budget(self.measuring_share(), self._examples, self.clock)
             self.budget.calibrate(self.measure)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Forget the epoch before: each epoch's logs speak of that epoch."""
         del epoch, logs
         self._last, self._batch = {}, -1
         self._resume()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Measure after every n-th batch, if the schedule is a number."""
         if self.every is None:
             return
@@ -127,7 +135,7 @@ class ScheduledCallback(keras.callbacks.Callback):
         self._last = values or self._last
         _write(logs, values)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Write the value of this epoch into its logs."""
         self._pause()
         if not self._last:
@@ -137,7 +145,7 @@ class ScheduledCallback(keras.callbacks.Callback):
             self._last = {**dict.fromkeys(names, math.nan), examples: 0}
         _write(logs, self._last)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         """Say what the bound has changed, where `fit` says anything."""
         del logs
         if self.writer is not None:
@@ -146,12 +154,12 @@ class ScheduledCallback(keras.callbacks.Callback):
         if summary and (self.params or {}).get("verbose"):
             print(f"{type(self).__name__}(max_overhead={self.max_overhead:g}): {summary}.")
 
-    def publish(self, values, step):
+    def publish(self, values: Mapping[str, float], step: int) -> None:
         """Make what was measured known beside the logs; `step` counts epochs or batches."""
         if self.writer is not None:
             self.writer.scalars(values, step)
 
-    def illustrate(self, step):
+    def illustrate(self, step: int) -> None:
         """What comes after a measurement, on a budget of its own."""
 
     def _values(self, step):
@@ -193,11 +201,11 @@ class TracedCallback(ScheduledCallback):
     _measure: Any = None
     _names: Any = ()
 
-    def prepare(self):
+    def prepare(self) -> tuple[Nest, Callable[..., Any]]:
         """The examples and the function that measures with them; see the class."""
         raise NotImplementedError
 
-    def begin(self):
+    def begin(self) -> int:
         """Trace the computation."""
         examples, function = self.prepare()
         bounded = self.max_overhead is not None
@@ -212,11 +220,11 @@ class TracedCallback(ScheduledCallback):
         self._names = list(self._measure.get_concrete_function().structured_outputs)
         return int(tf.nest.flatten(examples)[0].shape[0])
 
-    def names(self):
+    def names(self) -> list[str]:
         """As the graph has them."""
         return [*self._names, self.examples_name]
 
-    def measure(self, count):
+    def measure(self, count: int) -> dict[str, float]:
         """Run the graph."""
         return {name: float(value) for name, value in self._measure(tf.constant(count)).items()}
 

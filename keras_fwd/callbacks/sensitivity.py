@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from keras_fwd.callbacks.budget import Budget
 from keras_fwd.callbacks.evolution import Moments
 from keras_fwd.callbacks.schedule import ScheduledCallback
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.sensitivity import batches
 from keras_fwd.sensitivity.analysis import Analysis
+from keras_fwd.typing import Data, Every, Logs, PathLike
 
 LOGGED = 20  # features, so that logs and progress bar stay readable
 ASIDE = 1.0  # seconds for a measurement before or after training, where there is a bound
@@ -65,7 +69,7 @@ class SensitivityCallback(ScheduledCallback):
         ConfigurationError: At construction for a bad argument or empty data; when training begins
             as `sensitivity_report`.
         StructureError, LeakError: As `sensitivity_report`.
-        ImportError: `log_dir` is given and TensorBoard is not installed.
+        ImportError: `log_dir` is given and TensorBoard or matplotlib is not installed.
 
     Cost: Each time a report over the examples used. Before training one more, and one after it
         where the last epoch was left out, which with a bound take about a second at most, and four
@@ -88,20 +92,22 @@ class SensitivityCallback(ScheduledCallback):
 
     def __init__(
         self,
-        data,
-        every="epoch",
-        features=None,
-        feature_names=None,
-        output_names=None,
-        max_examples=1024,
-        max_overhead=0.1,
-        log_dir=None,
-        prefix="sensitivity/",
-        seed=0,
-        **options,
-    ):
+        data: Data,
+        every: Every = "epoch",
+        features: Sequence[str] | None = None,
+        feature_names: Sequence[str] | None = None,
+        output_names: Sequence[str] | None = None,
+        max_examples: int = 1024,
+        max_overhead: float | None = 0.1,
+        log_dir: PathLike | None = None,
+        prefix: str = "sensitivity/",
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
         super().__init__(every, "every", max_overhead, log_dir)
         call = type(self).__name__
+        if log_dir is not None:  # for the bars, which are drawn while the model trains
+            needed(f"{call}: `log_dir`", "matplotlib.figure")
         if not isinstance(prefix, str):
             raise ConfigurationError(
                 f"{call}: `prefix` must be a text, which may be empty. Received: prefix={prefix!r}."
@@ -126,7 +132,7 @@ class SensitivityCallback(ScheduledCallback):
             return None
         return dataclasses.replace(self._report, evolution=self._moments.evolution())
 
-    def to_html(self, path, **options):
+    def to_html(self, path: PathLike, **options: Any) -> pathlib.Path:
         """Write the report with its evolution as one HTML page; see `SensitivityReport.to_html`."""
         if self._report is None:
             raise ConfigurationError(
@@ -135,13 +141,13 @@ class SensitivityCallback(ScheduledCallback):
             )
         return self.report.to_html(path, **options)
 
-    def begin(self):
+    def begin(self) -> int:
         """Trace the derivatives."""
         self._analysis = Analysis(type(self).__name__, self.model, **self._options)
         self._moments, self._logged, self._undrawn = Moments(), None, None
         return len(tf.nest.flatten(self._data)[0])
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         """Measure the model as it is before training."""
         super().on_train_begin(logs)
         bounded = self.budget is not None
@@ -153,7 +159,7 @@ class SensitivityCallback(ScheduledCallback):
             self._figures = Budget(self.measuring_share(), 1, self.clock)
             self._figures.calibrate(lambda _: events.pixels(self._bars()))
 
-    def measure(self, count):
+    def measure(self, count: int) -> dict[str, float]:
         """Take a report; the numbers of the features that are logged."""
         part = tf.nest.map_structure(lambda leaf: leaf[:count], self._data)
         self._report = report = self._analysis.report(part)
@@ -167,30 +173,30 @@ class SensitivityCallback(ScheduledCallback):
         values = report.pooled["standardized_rms"].value[:, 0]
         return {name: float(values[i]) for name, i in self._logged.items()}
 
-    def names(self):
+    def names(self) -> list[str]:
         """Of the features that are logged, and of the number of examples."""
         return [*self._logged, f"{self.prefix.rstrip('/') or 'sensitivity'}_examples"]
 
-    def measuring_share(self):
+    def measuring_share(self) -> float:
         """Half of the bound, where figures may take the other half."""
         return self.max_overhead / (1 if self.writer is None else 2)
 
-    def budgets(self):
+    def budgets(self) -> list[Any]:
         """That of the measurements and that of the figures."""
         return [*super().budgets(), *([] if self._figures is None else [self._figures])]
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Remember which epoch it is."""
         self._epoch = epoch
         self._moments.begin_epoch(epoch)
         super().on_epoch_begin(epoch, logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Say where in the epoch each measurement stands, now that its length is known."""
         super().on_epoch_end(epoch, logs)
         self._moments.end_epoch(self._batch + 1)
 
-    def publish(self, values, step):
+    def publish(self, values: Mapping[str, float], step: int) -> None:
         """Add a moment to the evolution."""
         super().publish(values, step)
         if self.every is None:
@@ -199,7 +205,7 @@ class SensitivityCallback(ScheduledCallback):
             self._moments.add(self._report, self._epoch, self._batch + 1)
         self._undrawn = step
 
-    def illustrate(self, step):
+    def illustrate(self, step: int) -> None:
         """Draw the report, if there is time."""
         if self.writer is None or (self._figures is not None and not self._figures.grant()):
             return
@@ -207,7 +213,7 @@ class SensitivityCallback(ScheduledCallback):
         if self._figures is not None:
             self._figures.charge(1)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         """Measure if the last epoch was left out, and draw the last report."""
         if self._last.get(self.names()[-1]) == 0:
             self.measure(self.budget.within(ASIDE))

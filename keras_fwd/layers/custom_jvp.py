@@ -1,14 +1,19 @@
 """A layer or function in a Keras model, with a JVP rule of the user's."""
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import keras
 import tensorflow as tf
 
 from keras_fwd import double_gradient, functional, nest
 from keras_fwd.custom_jvp import custom_jvp
 from keras_fwd.model import Recorder
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Function, Nest
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class CustomJVP(keras.layers.Layer):
     """Gives a function or a layer the JVP rule you write, inside of a Keras model.
 
@@ -40,24 +45,26 @@ class CustomJVP(keras.layers.Layer):
     array([0.5], dtype=float32)
     """
 
-    def __init__(self, function, rule, **kwargs):
+    def __init__(
+        self, function: Function, rule: Callable[..., tuple[Nest, Nest]], **kwargs: Any
+    ) -> None:
         functional.check_callable("CustomJVP", "function", function)
         functional.check_callable("CustomJVP", "rule", rule)
         super().__init__(**kwargs)
         self.function = function
         self.rule = rule
-        self.supports_masking = getattr(function, "supports_masking", True)
+        self.supports_masking: bool = getattr(function, "supports_masking", True)
 
     @property
     def _wraps_layer(self):
         return isinstance(self.function, keras.Layer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Build the wrapped layer."""
         if self._wraps_layer and not self.function.built:
             self.function.build(input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Nest, training: bool | None = None) -> Nest:
         """The outputs of the function."""
         if not self._wraps_layer:
             ruled = custom_jvp(self.function)
@@ -96,14 +103,14 @@ class CustomJVP(keras.layers.Layer):
         scopes[0].commit(True)
         return outputs
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """With the function and the rule."""
         serialize = keras.saving.serialize_keras_object
         own = {"function": serialize(self.function), "rule": serialize(self.rule)}
         return {**super().get_config(), **own}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The inverse of `get_config`."""
         revive = keras.saving.deserialize_keras_object
         own = {name: revive(config.pop(name)) for name in ("function", "rule")}

@@ -1,14 +1,18 @@
 """The gradient of a layer's outputs by its inputs: energies to forces."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Nest
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class InputGradientLayer(DerivativeLayer):
     """`[y, scale · ∂(Σ y)/∂x]`: the outputs of a layer and their gradient by its inputs.
 
@@ -39,16 +43,16 @@ class InputGradientLayer(DerivativeLayer):
     (4.5, -3.0)
     """
 
-    def __init__(self, layer, scale=1.0, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, scale: float = 1.0, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
         if not isinstance(scale, (int, float)) or not abs(scale) < float("inf"):
             raise ConfigurationError(
                 "InputGradientLayer: `scale` must be a finite number; -1.0 turns energies into "
                 f"forces. Received: scale={scale!r}."
             )
-        self.scale = float(scale)
+        self.scale: float = float(scale)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Nest, training: bool | None = None, mask: Nest | None = None) -> Nest:
         """The outputs and their gradient."""
         check_floating("InputGradientLayer", inputs, self.layer)
         outputs, pull = double_gradient.pullback(
@@ -61,15 +65,15 @@ class InputGradientLayer(DerivativeLayer):
         ]
         return [outputs, nest.pack(inputs, leaves)]
 
-    def compute_output_spec(self, inputs, *args, **kwargs):
+    def compute_output_spec(self, inputs: Nest, *args: Any, **kwargs: Any) -> Nest:
         """That of the layer, and that of the inputs."""
         gradient = tf.nest.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), inputs)
         return [self.layer.compute_output_spec(inputs), gradient]
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Nest, previous_mask: Nest | None) -> Nest | None:
         """That of the layer, and that of the inputs."""
         return [self.layer.compute_mask(inputs, previous_mask), previous_mask]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """With the scale."""
         return {**super().get_config(), "scale": self.scale}

@@ -1,13 +1,17 @@
 """The Jacobian of a layer, for each example, as a layer."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from keras_fwd import jacobians, nest
 from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import JacobianMode, Nest
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class JacobianLayer(DerivativeLayer):
     """`∂y/∂x` of each example: `[batch, …output, …input]`.
 
@@ -36,13 +40,19 @@ class JacobianLayer(DerivativeLayer):
             [0., 4.]]], dtype=float32)
     """
 
-    def __init__(self, layer, mode="auto", chunk_size=None, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        mode: JacobianMode = "auto",
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(layer, **kwargs)
         jacobians.check_options(mode, chunk_size)
         self.mode = mode
         self.chunk_size = chunk_size
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Nest, training: bool | None = None, mask: Nest | None = None) -> Nest:
         """The Jacobian."""
         check_floating("JacobianLayer", inputs, self.layer)
         return jacobians.jacobian(
@@ -53,7 +63,7 @@ class JacobianLayer(DerivativeLayer):
             per_example=True,
         )
 
-    def compute_output_spec(self, inputs, *args, **kwargs):
+    def compute_output_spec(self, inputs: Nest, *args: Any, **kwargs: Any) -> Nest:
         """`[batch, …output, …input]` at each leaf."""
         outputs = self.layer.compute_output_spec(inputs)
 
@@ -62,11 +72,11 @@ class JacobianLayer(DerivativeLayer):
 
         return tf.nest.map_structure(block_row, outputs)
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Nest, previous_mask: Nest | None) -> Nest | None:
         """None: a Jacobian has no steps of its own."""
         return None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """With the mode and the chunk size."""
         return {**super().get_config(), "mode": self.mode, "chunk_size": self.chunk_size}
 

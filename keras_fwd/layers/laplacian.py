@@ -1,12 +1,16 @@
 """The Laplacian of a layer, for physics-informed models in the functional interface."""
 
+from typing import Any
+
 import keras
 
 from keras_fwd import taylor
 from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Nest
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Laplacian(DerivativeLayer):
     """`Δy = Σᵢ ∂²y/∂xᵢ²` over the last axis of the inputs, for each example.
 
@@ -34,20 +38,22 @@ class Laplacian(DerivativeLayer):
     array([[2., 2.]], dtype=float32)
     """
 
-    def __init__(self, layer, chunk_size=None, **kwargs):
+    def __init__(
+        self, layer: keras.layers.Layer, chunk_size: int | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(layer, **kwargs)
         taylor.check_chunk_size(chunk_size)
         self.chunk_size = chunk_size
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Nest, training: bool | None = None, mask: Nest | None = None) -> Nest:
         """The Laplacian."""
         check_floating("Laplacian", inputs, self.layer)
         return taylor.laplacian(self.function(training, mask), inputs, self.chunk_size)
 
-    def compute_output_spec(self, inputs, *args, **kwargs):
+    def compute_output_spec(self, inputs: Nest, *args: Any, **kwargs: Any) -> Nest:
         """That of the layer."""
         return self.layer.compute_output_spec(inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """With the chunk size."""
         return {**super().get_config(), "chunk_size": self.chunk_size}

@@ -1,12 +1,16 @@
 """A layer and its pushforward, so that tangents flow through a functional model."""
 
+from typing import Any
+
 import keras
 
 from keras_fwd import double_gradient
 from keras_fwd.layers.wrapping import DerivativeLayer
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Nest
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Linearized(DerivativeLayer):
     """`[x, dx]` in, `[y, dy]` out: `y` is what the layer returns, `dy = J dx`.
 
@@ -32,22 +36,22 @@ class Linearized(DerivativeLayer):
     (9.0, 6.0)
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Build the layer."""
         super().build(input_shape[0])
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Nest, training: bool | None = None, mask: Nest | None = None) -> Nest:
         """The outputs of the layer and their tangents."""
         x, dx = inputs
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         return list(double_gradient.jvp(self.function(training, mask), x, dx))
 
-    def compute_output_spec(self, inputs, *args, **kwargs):
+    def compute_output_spec(self, inputs: Nest, *args: Any, **kwargs: Any) -> Nest:
         """Twice that of the layer."""
         spec = self.layer.compute_output_spec(inputs[0])
         return [spec, keras.tree.map_structure(_again, spec)]
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Nest, previous_mask: Nest | None) -> Nest | None:
         """That of the layer, for both."""
         mask = previous_mask[0] if isinstance(previous_mask, (list, tuple)) else previous_mask
         mask = self.layer.compute_mask(inputs[0], mask)

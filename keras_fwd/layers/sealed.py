@@ -1,5 +1,7 @@
 """Layers and models that plain tapes differentiate by the rules of this package."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -8,6 +10,8 @@ from keras_fwd.layers.wrapping import options
 from keras_fwd.leaks import sealing, search
 from keras_fwd.model import Recorder
 from keras_fwd.sealed_function import sealed_function
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Nest
 
 
 def call_sealed(layer, inputs, given):
@@ -41,7 +45,7 @@ def call_sealed(layer, inputs, given):
     return outputs
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Sealed(keras.layers.Wrapper):
     """A layer whose derivatives are right under any tape, to any order.
 
@@ -62,25 +66,25 @@ class Sealed(keras.layers.Wrapper):
     TensorShape([1, 3])
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
-        self.supports_masking = layer.supports_masking
+        self.supports_masking: bool = layer.supports_masking
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Nest, training: bool | None = None, mask: Nest | None = None) -> Nest:
         """The outputs of the layer."""
         return call_sealed(self.layer, inputs, options(self.layer, training, mask))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         """That of the layer."""
         return self.layer.compute_output_shape(input_shape)
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Nest, previous_mask: Nest | None) -> Nest | None:
         """That of the layer."""
         return self.layer.compute_mask(inputs, previous_mask)
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class SealedModel(keras.Model):
     """A subclassed model, wrapped whole as `Sealed` wraps a layer.
 

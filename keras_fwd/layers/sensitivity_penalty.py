@@ -1,6 +1,7 @@
 """`SensitivityPenalty`: a layer that adds a penalty on its derivatives to the loss."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -10,9 +11,11 @@ from keras_fwd.errors import ConfigurationError
 from keras_fwd.layers.wrapping import DerivativeLayer
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch, LossBatch, Replay
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Nest, Variable
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class SensitivityPenalty(DerivativeLayer):
     """A layer as it is, with a penalty on its derivatives by its inputs in training.
 
@@ -54,7 +57,13 @@ class SensitivityPenalty(DerivativeLayer):
 
     _takes_losses = False
 
-    def __init__(self, layer, regularizer, seed=0, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        regularizer: SensitivityRegularizer,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
         # Derivatives are by the inputs as they come; the layer casts them to its own precision.
         super().__init__(layer, autocast=False, **kwargs)
         call = type(self).__name__
@@ -71,13 +80,13 @@ class SensitivityPenalty(DerivativeLayer):
             )
         self.regularizer = regularizer
         check_count(call, "seed", seed, least=0, most=2**32 - 1)
-        self.seed = int(seed)
-        self.metric = PenaltyMean(name=regularizer.name)
+        self.seed: int = int(seed)
+        self.metric: PenaltyMean = PenaltyMean(name=regularizer.name)
         self.pending: Any = None  # the batch whose loss is still to come, of a penalty on it
         self._memory = {}
         self._step: Any = None
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Build the layer, and what the penalty carries from step to step."""
         super().build(input_shape)
         options = {"trainable": False, "aggregation": "only_first_replica"}
@@ -93,17 +102,19 @@ class SensitivityPenalty(DerivativeLayer):
             )
 
     @property
-    def weights(self):
+    def weights(self) -> list[Variable]:
         """Those of the layer. The state of the penalty counts as its random seed does."""
         return self.layer.weights
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Nest, training: bool | None = None, mask: Nest | None = None) -> Nest:
         """The outputs of the layer."""
         if not training:
             return self.function(training, mask)(inputs)
         return self.penalized(inputs, training, mask, learning=True)
 
-    def penalized(self, inputs, training, mask, learning):
+    def penalized(
+        self, inputs: Nest, training: bool | None, mask: Nest | None, learning: bool
+    ) -> Any:
         """The outputs, and the penalty among the losses."""
         kind = LossBatch if self.regularizer.of_the_loss else Batch
         memory = self._memory if learning else None
@@ -115,7 +126,7 @@ class SensitivityPenalty(DerivativeLayer):
             self.add_loss(self.settle(batch, learning))
         return batch.outputs
 
-    def settle(self, batch, learning):
+    def settle(self, batch: Any, learning: bool) -> None:
         """Strength times the penalty of a batch; the metric and the step are updated."""
         value = self.regularizer.penalty(batch)
         count = tf.cast(batch.size, self.metric.dtype)
@@ -130,17 +141,19 @@ class SensitivityPenalty(DerivativeLayer):
         # training do not meet.
         return self.seed * 2**20 + tf.cast(self._step.value, tf.int64)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         """That of the layer."""
         return self.layer.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """With the regularizer."""
         regularizer = keras.saving.serialize_keras_object(self.regularizer)
         return {**super().get_config(), "regularizer": regularizer, "seed": self.seed}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Self:
         """The inverse of `get_config`."""
         regularizer = config["regularizer"]
         regularizer = keras.saving.deserialize_keras_object(regularizer, custom_objects)
@@ -150,7 +163,7 @@ class SensitivityPenalty(DerivativeLayer):
 class PenaltyMean(keras.metrics.Mean):
     """A mean that is NaN, not 0, where nothing was measured."""
 
-    def result(self):
+    def result(self) -> Any:
         """The mean so far."""
         mean = tf.convert_to_tensor(super().result())
         return tf.where(tf.equal(self.count.value, 0), tf.cast(float("nan"), mean.dtype), mean)

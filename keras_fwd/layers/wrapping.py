@@ -1,11 +1,13 @@
 """What the layers share that hold another layer and differentiate it."""
 
 import inspect
+from typing import Any
 
 import keras
 
 from keras_fwd import given, nest, nested_layers
 from keras_fwd.errors import StructureError
+from keras_fwd.typing import Function, Nest
 
 
 def options(layer, training=None, mask=None):
@@ -25,17 +27,17 @@ class DerivativeLayer(keras.layers.Wrapper):
         **kwargs: As of `keras.layers.Layer`.
     """
 
-    def __init__(self, layer, **kwargs):
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
         self.supports_masking = True  # as far as the layer does, which speaks for itself
 
-    def function(self, training, mask):
+    def function(self, training: bool | None, mask: Nest | None) -> Function:
         """The layer as a function of its inputs."""
         arguments = options(self.layer, training, mask)
         return lambda inputs: self.layer(inputs, **arguments)
 
-    def compute_mask(self, inputs, previous_mask):
+    def compute_mask(self, inputs: Nest, previous_mask: Nest | None) -> Nest | None:
         """That of the layer."""
         return self.layer.compute_mask(inputs, previous_mask)
 

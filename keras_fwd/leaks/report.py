@@ -1,8 +1,10 @@
 """What a search for leaks found: rows, and a table of them that a person can read."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.tables import Rows, text_table
 
 COLUMNS = ("layer", "op", "kind", "order", "sealed", "cost", "advice")
@@ -34,7 +36,7 @@ class Leak:
     cost: float | None = None
 
 
-class LeakReport(Rows):
+class LeakReport(Rows[Leak]):
     """The leaks of a function or model, a sequence of `Leak`; true if there are any.
 
     Attributes:
@@ -51,12 +53,17 @@ class LeakReport(Rows):
     (['SoftsignGrad'], True)
     """
 
-    def __init__(self, rows, costs=None, verification=None):
+    def __init__(
+        self,
+        rows: Iterable[Leak],
+        costs: Mapping[str, float] | None = None,
+        verification: Mapping[str, float | str] | None = None,
+    ) -> None:
         super().__init__(rows)
-        self.costs = dict(costs or {})
-        self.verification = dict(verification or {})
+        self.costs: dict[str, float] = dict(costs or {})
+        self.verification: dict[str, float | str] = dict(verification or {})
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [self._table() if self.rows else "no leaks"]
         if self.costs:
             lines.append("time of a JVP in forward passes:")
@@ -68,20 +75,14 @@ class LeakReport(Rows):
                 lines.append(f"  {name}: {shown}")
         return "\n".join(lines)
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """The rows as a pandas data frame.
 
         Raises:
-            ConfigurationError: pandas is not installed.
+            ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise ConfigurationError(
-                "LeakReport.to_frame: pandas is needed. Received: an environment without it. "
-                "Install the extra: pip install 'keras-fwd[report]'."
-            ) from None
-        return pandas.DataFrame([dataclasses.asdict(r) for r in self.rows], columns=list(COLUMNS))
+        pd = needed("LeakReport.to_frame", "pandas")
+        return pd.DataFrame([dataclasses.asdict(r) for r in self.rows], columns=list(COLUMNS))
 
     def _table(self):
         shown = [name for name in COLUMNS if name != "cost" or any(r.cost for r in self.rows)]

@@ -1,6 +1,7 @@
 """Which weights of a model share a block of curvature, as a table."""
 
 import dataclasses
+from typing import Any, Self
 
 import keras
 import tensorflow as tf
@@ -9,6 +10,7 @@ from keras_fwd import blocks, double_gradient, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.model import Recorder
 from keras_fwd.tables import Rows, text_table
+from keras_fwd.typing import Nest, Shared
 
 COLUMNS = ("weights", "block", "left", "right", "why")
 
@@ -27,12 +29,12 @@ class BlockRow:
 
     weights: str
     block: str
-    left: tuple
-    right: tuple | None
+    left: tuple[int, ...]
+    right: tuple[int, ...] | None
     why: str
 
 
-class BlockReport(Rows):
+class BlockReport(Rows[BlockRow]):
     """The blocks of a model, a sequence of `BlockRow` that prints as a table.
 
     Attributes:
@@ -40,7 +42,7 @@ class BlockReport(Rows):
     """
 
     @classmethod
-    def of(cls, model, inputs, shared):
+    def of(cls, model: Any, inputs: Nest, shared: Shared) -> Self:
         """The blocks of a model; see `KFAC.blocks`."""
         variables = list(model.trainable_variables)
         specs = _specs(model, inputs)
@@ -59,7 +61,7 @@ class BlockReport(Rows):
         tf.function(trace, autograph=False).get_concrete_function(specs)
         return cls([_row(block, variables) for block in found])
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells = [[getattr(row, name) for name in COLUMNS] for row in self.rows]
         return text_table(COLUMNS, cells, wide=("why",))
 

@@ -50,7 +50,7 @@ class Tolerances(NamedTuple):
     xtol: Any
     gtol: Any
 
-    def resolved(self, loss_dtype, weights_dtype):
+    def resolved(self, loss_dtype: Any, weights_dtype: Any) -> "Tolerances":
         """Those below zero by the machine epsilon of a dtype."""
         rounding = [
             ROUNDINGS * control.epsilon(tf.as_dtype(d)) for d in (loss_dtype, weights_dtype)

@@ -7,6 +7,7 @@ once the step is accepted: until then it is called as a function of its weights.
 
 import functools
 import weakref
+from typing import Any, NoReturn
 
 import keras
 import tensorflow as tf
@@ -20,8 +21,10 @@ from keras_fwd.optimizers.convergence import LastStep
 from keras_fwd.optimizers.damping import Nielsen
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.search import Search
+from keras_fwd.optimizers.step_report import StepReport
 from keras_fwd.optimizers.training_checks import check_replicas, check_training, check_updates
 from keras_fwd.optimizers.watch import Watch
+from keras_fwd.typing import Function, LearningRate, Nest, Tensor, Variable
 
 
 class CurvatureOptimizer(keras.optimizers.Optimizer):
@@ -49,15 +52,17 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
     #: Whether the trials of a step are measured for the tests of convergence.
     measures_progress = False
 
-    def __init__(self, learning_rate, damping, max_trials, name, **kwargs):
+    def __init__(
+        self, learning_rate: LearningRate, damping: float, max_trials: int, name: str, **kwargs: Any
+    ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         check_number(type(self).__name__, "damping", damping)
         check_count(type(self).__name__, "max_trials", max_trials, self.least_trials)
-        self.initial_damping = float(damping)
-        self.max_trials = int(max_trials)
+        self.initial_damping: float = float(damping)
+        self.max_trials: int = int(max_trials)
         scalar = functools.partial(self.add_variable, shape=(), dtype="float32")
         constant = keras.initializers.Constant
-        self.damping = scalar(name="damping", initializer=constant(self.initial_damping))
+        self.damping: Variable = scalar(name="damping", initializer=constant(self.initial_damping))
         self._growth = scalar(name="damping_growth", initializer=constant(2.0))
         self._watch = Watch(self)
         self._record = LastStep(self)
@@ -65,39 +70,36 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         hook.install(CurvatureOptimizer)
 
     @property
-    def nonfinite_steps(self):
+    def nonfinite_steps(self) -> int:
         """How many batches had a loss that was not finite, as a Python integer."""
         return int(self._watch.total.numpy())
 
     @property
-    def status(self):
-        """How the last step ended, a `StepReport`: prints as a sentence, `status.code` is an enum.
-
-        It is of one batch: under `steps_per_execution` of the last one.
-        """
+    def status(self) -> StepReport:
+        """How the step on the last batch ended: prints as a sentence, `status.code` is an enum."""
         return self._record.report()
 
     @property
-    def tolerances(self):
+    def tolerances(self) -> Variable:
         """Bounds of the tests of convergence that `status` tells of: a variable of `[3]`.
 
         Of the reduction, the step and the cosine; below zero for 8 machine epsilons.
         """
         return self._record.tolerances
 
-    def linear_system(self, model_pass, expansion):
+    def linear_system(self, model_pass: Any, expansion: Any) -> Any:
         """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
         raise NotImplementedError
 
-    def new_pass(self, model):
+    def new_pass(self, model: keras.Model) -> Any:
         """The `TrainingPass` of a model."""
         return TrainingPass(model)
 
-    def expansion(self, model_pass):
+    def expansion(self, model_pass: Any) -> Any:
         """The loss of the batch to second order."""
         return Expansion(model_pass)
 
-    def predicted_change(self, expansion, system, step):
+    def predicted_change(self, expansion: Any, system: Any, step: Any) -> Tensor:
         """Of the loss by the quadratic model, for the step that `system` solved for last.
 
         This replica's share of it.
@@ -105,36 +107,36 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         del system
         return expansion.predicted_change(step)
 
-    def step_from(self, expansion, system, solution):
+    def step_from(self, expansion: Any, system: Any, solution: Any) -> Any:
         """The step for a solution of the linear system, a list like the weights."""
         del expansion, system
         return nest.scale(-tf.cast(self.learning_rate, tf.float32), solution.value)
 
-    def curved(self, expansion, system, step, damping):
+    def curved(self, expansion: Any, system: Any, step: Any, damping: Tensor) -> Any:
         """The step as it is tried, from that of the quadratic model; and whether it is refused."""
         del expansion, system, damping
         return step, tf.constant(False)
 
-    def trial_loss(self, model_pass, system, values):
+    def trial_loss(self, model_pass: Any, system: Any, values: list[Tensor]) -> Tensor:
         """The loss at other values of the weights, on this replica's share or a part of it."""
         del system
         return model_pass(values)["loss"]
 
-    def beyond_trial(self, expansion, system):
+    def beyond_trial(self, expansion: Any, system: Any) -> Any:
         """What the trial's loss leaves out of the batch's, for the step solved for last."""
         del system
         return tf.zeros_like(expansion.loss)
 
-    def control(self, system):
+    def control(self, system: Any) -> Any:
         """What governs the length of the steps on a batch."""
         return Nielsen(self.damping, self._growth, system)
 
-    def next_damping(self, expansion, search):
+    def next_damping(self, expansion: Any, search: Any) -> Tensor:
         """The damping of the next step, from how the trials of this one went."""
         del expansion
         return search["damping"]
 
-    def take_step(self, model_pass, expansion, search):
+    def take_step(self, model_pass: Any, expansion: Any, search: Any) -> None:
         """Give the weights their new values, which `search` holds."""
         del expansion
         for variable, value in zip(model_pass.variables, search["values"], strict=True):
@@ -142,27 +144,27 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         if self.use_ema:
             averages.follow(self)
 
-    def step_number(self):
+    def step_number(self) -> Tensor:
         """How many steps were taken, an int32 scalar."""
         return tf.cast(tf.convert_to_tensor(self.iterations), tf.int32)
 
-    def moved(self, model_pass, expansion, step):
+    def moved(self, model_pass: Any, expansion: Any, step: Any) -> Any:
         """The weights after a step, inside their constraints."""
         pairs = zip(model_pass.variables, nest.add(expansion.values, step), strict=True)
         return [value if v.constraint is None else v.constraint(value) for v, value in pairs]
 
-    def taken(self, model_pass, expansion, step, values):
+    def taken(self, model_pass: Any, expansion: Any, step: Any, values: Any) -> Any:
         """The step that the loss is predicted for, where constraints led to these values."""
         return step
 
-    def step_logs(self, search):
+    def step_logs(self, search: Any) -> dict[str, Tensor]:
         """What the logs tell of the step, besides the damping."""
         return {
             "reduction_ratio": search["ratio"],
             "solver_iterations": tf.cast(search["iterations"], tf.float32),
         }
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Any, trainable_variables: Any = None) -> NoReturn:
         """Refused: a gradient alone is not enough for a curvature optimizer.
 
         Raises:
@@ -175,13 +177,13 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             "or call `super().train_step(data)`. Received: a call of `apply_gradients`."
         )
 
-    def apply_gradients(self, grads_and_vars, **kwargs):
+    def apply_gradients(self, grads_and_vars: Any, **kwargs: Any) -> NoReturn:
         """Refused, as `apply`."""
         del kwargs
         self.apply(grads_and_vars)
 
     @tf.autograph.experimental.do_not_convert
-    def train_step(self, model, data):
+    def train_step(self, model: keras.Model, data: Nest) -> dict[str, Tensor]:
         """One training step on a batch, for `fit` or for a `train_step` of one's own.
 
         Args:
@@ -211,7 +213,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         loss_scale.follow(scaler, expansion.finite)
         return self._logs(model_pass, expansion, search)
 
-    def advance(self, model_pass):
+    def advance(self, model_pass: Any) -> Any:
         """One step on the batch of a pass: its `Expansion`, and what the `Search` found."""
         expansion = self.expansion(model_pass)
         outputs, recorder = model_pass.outputs, model_pass.recorder
@@ -250,8 +252,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         tracker = loss_tracker(model_pass.model)
         if tracker is not None:  # nothing averaged yet: the batch's own loss is what there is
             empty = tf.equal(tracker.count.value, 0)
-            loss = tf.cast(expansion.loss, before["loss"].dtype)
-            before["loss"] = tf.where(empty, loss, before["loss"])
+            mean = tf.convert_to_tensor(before["loss"])  # Keras 3.9 has floats in eager code
+            before["loss"] = tf.where(empty, tf.cast(expansion.loss, mean.dtype), mean)
         recorder.commit(search["accepted"])
         keep = functools.partial(tf.where, expansion.finite)
         return {
@@ -260,7 +262,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             **self.step_logs(search),
         }
 
-    def watched(self, train_function):
+    def watched(self, train_function: Function) -> Function:
         """The compiled step of `fit`, which stops when too many batches in a row failed.
 
         An error cannot be raised from inside a compiled step; here, between two of them, it can.
@@ -286,7 +288,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         function.keras_fwd_watched = True
         return function
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = super().get_config()
         return {

@@ -1,5 +1,7 @@
 """`GaussNewton`: damped Gauss-Newton (Levenberg-Marquardt) for any Keras model."""
 
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
 
@@ -19,13 +21,15 @@ from keras_fwd.optimizers.micro_batches import BlockedExpansion, MicroBatches
 from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
 from keras_fwd.optimizers.residual_pass import ResidualPass
 from keras_fwd.optimizers.trust_region import Region, TrustRegion, fit
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import LearningRate, Nest, Tensor
 
 #: The damping of the first step, where the radius of a trust region does not tell it.
 START_DAMPING = 1e-3
 _SOLVERS = ("auto", "dense", "dual", "cg")
 
 
-@keras.saving.register_keras_serializable(package="keras_fwd")
+@serializable
 class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     """Damped Gauss-Newton with Levenberg-Marquardt control, in stock `compile` and `fit`.
 
@@ -137,21 +141,21 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
 
     def __init__(
         self,
-        learning_rate=1.0,
-        damping="auto",
-        solver="auto",
-        max_solver_iterations=50,
-        solver_tolerance=1e-3,
-        preconditioner=None,
-        max_trials=8,
-        name="gauss_newton",
-        curvature_batch=None,
-        progress_tolerance=None,
-        warm_start=False,
-        backtracking=False,
-        geodesic=False,
-        micro_batch=None,
-    ):
+        learning_rate: LearningRate = 1.0,
+        damping: float | Literal["auto"] = "auto",
+        solver: Literal["auto", "dense", "dual", "cg"] = "auto",
+        max_solver_iterations: int = 50,
+        solver_tolerance: float = 1e-3,
+        preconditioner: Literal["kfac", "diagonal"] | None = None,
+        max_trials: int = 8,
+        name: str = "gauss_newton",
+        curvature_batch: int | None = None,
+        progress_tolerance: float | None = None,
+        warm_start: bool = False,
+        backtracking: bool = False,
+        geodesic: bool = False,
+        micro_batch: int | None = None,
+    ) -> None:
         auto = isinstance(damping, str) and damping == "auto"
         super().__init__(learning_rate, START_DAMPING if auto else damping, max_trials, name)
         if solver not in _SOLVERS:
@@ -168,8 +172,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         self.backtracking = backtracking
         self.curvature_batch = curvature_batch
         check_options(self)
-        self.max_solver_iterations = int(max_solver_iterations)
-        self.solver_tolerance = float(solver_tolerance)
+        self.max_solver_iterations: int = int(max_solver_iterations)
+        self.solver_tolerance: float = float(solver_tolerance)
         self.progress_tolerance = None if progress_tolerance is None else float(progress_tolerance)
         self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
         self._given_damping = "auto" if auto else self.initial_damping
@@ -178,25 +182,25 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         self._own = self._region = None  # the region of `fit`, and that of the present batch
         self._last_step = []
         check_flag("GaussNewton", "geodesic", geodesic)
-        self.geodesic = bool(geodesic)
+        self.geodesic: bool = bool(geodesic)
         check_count("GaussNewton", "micro_batch", micro_batch, none="all examples")
         check_blocks(self, micro_batch)
-        self.micro_batch = None if micro_batch is None else int(micro_batch)
+        self.micro_batch: int | None = None if micro_batch is None else int(micro_batch)
         self._graph_step = GraphStep(super().train_step)
 
-    def train_step(self, model, data):
+    def train_step(self, model: keras.Model, data: Nest) -> dict[str, Tensor]:
         """As `CurvatureOptimizer.train_step`; with blocks compiled in eager code too."""
         if self.preconditioner != "kfac" and self.micro_batch is None:
             return super().train_step(model, data)
         return self._graph_step(model, data)
 
-    def trusts_a_region(self, variables):
+    def trusts_a_region(self, variables: Any) -> bool:
         """Whether the length of steps in variables is governed by a radius, else by the damping."""
         few = few_weights(variables)
         auto = self.solver == "auto" and self.curvature_batch is None
         return self._given_damping == "auto" and (self.solver == "dense" or (auto and few))
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         """Make the state: also the largest norms of columns seen so far, or the last step."""
         super().build(variables)
         if self.trusts_a_region(variables):
@@ -216,19 +220,19 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             return self.regions.of(variables) if self.trusts_a_region(variables) else None
         return self._own if self._own is not None and fit(self._own.scale, variables) else None
 
-    def control(self, system):
+    def control(self, system: Any) -> Any:
         """A trust region if the solver is dense and `damping="auto"`, else Nielsen's rule."""
         if self._region is not None:
             return TrustRegion(self.damping, self._region.radius, system, self.learning_rate)
         return super().control(system)
 
-    def new_pass(self, model):
+    def new_pass(self, model: keras.Model) -> Any:
         """The `TrainingPass` of a model, in blocks if `micro_batch` is given."""
         if self.micro_batch is None:
             return super().new_pass(model)
         return MicroBatches(model, self.micro_batch)
 
-    def expansion(self, model_pass):
+    def expansion(self, model_pass: Any) -> Any:
         """As `CurvatureOptimizer.expansion`: scaled on its way back, of what may move."""
         bounds.project(model_pass.variables)
         kind = Expansion if self.micro_batch is None else BlockedExpansion
@@ -236,15 +240,15 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         bounds.restrict(expansion, model_pass.variables)
         return expansion
 
-    def step_from(self, expansion, system, solution):
+    def step_from(self, expansion: Any, system: Any, solution: Any) -> Any:
         """As `CurvatureOptimizer.step_from`; exactly zero for entries at their bounds."""
         return expansion.free.vector(super().step_from(expansion, system, solution))
 
-    def taken(self, model_pass, expansion, step, values):
+    def taken(self, model_pass: Any, expansion: Any, step: Any, values: Any) -> Any:
         """The step to these values."""
         return bounds.taken(model_pass.variables, expansion.values, step, values)
 
-    def linear_system(self, model_pass, expansion):
+    def linear_system(self, model_pass: Any, expansion: Any) -> Any:
         """The system for the direction, by the solver that fits; see `batch_system`."""
         self._region = self._region_of(model_pass)
         last = None
@@ -252,20 +256,20 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
             last = [variable.value for variable in self._last_step]
         return batch_system(self, model_pass, expansion, self._region, last)
 
-    def curved(self, expansion, system, step, damping):
+    def curved(self, expansion: Any, system: Any, step: Any, damping: Tensor) -> Any:
         """With the acceleration, if it is asked for."""
         if not self.geodesic:
             return super().curved(expansion, system, step, damping)
         return system.curved(step, damping)
 
-    def predicted_change(self, expansion, system, step):
+    def predicted_change(self, expansion: Any, system: Any, step: Any) -> Tensor:
         """By the matrix, where there is one, else by products."""
         if not isinstance(system, NestSystem | Geodesic):
             return super().predicted_change(expansion, system, step)
         linear = nest.dot(expansion.gradient, step)
         return (linear + tf.cast(system.bend(step), linear.dtype) / 2) / replicas.count()
 
-    def take_step(self, model_pass, expansion, search):
+    def take_step(self, model_pass: Any, expansion: Any, search: Any) -> None:
         """As `CurvatureOptimizer.take_step`; a warm start is told of the step.
 
         Replicas solve the same system each: on unlike devices, the solutions differ by rounding.
@@ -277,7 +281,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
                 variable.assign(tf.where(search["accepted"], old - new, variable.value))
         super().take_step(model_pass, expansion, search)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             **super().get_config(),

@@ -1,6 +1,7 @@
 """`KFAC`: Kronecker-factored natural gradient for any Keras model."""
 
-import keras
+from typing import Any, Literal
+
 import tensorflow as tf
 
 from keras_fwd import nest, weight_penalties
@@ -14,9 +15,11 @@ from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
 from keras_fwd.optimizers.plane import Given, Plane
 from keras_fwd.optimizers.search import Search
 from keras_fwd.optimizers.sub_batch import SubBatch
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Fisher, Inverse, LearningRate, Shared, Tensor
 
 
-@keras.saving.register_keras_serializable(package="keras_fwd")
+@serializable
 class KFAC(KroneckerOptimizer):
     """Kronecker-factored natural gradient (K-FAC), in stock `compile` and `fit`.
 
@@ -110,26 +113,26 @@ class KFAC(KroneckerOptimizer):
 
     #: Adapted damping stays above this share of the factors' mean eigenvalue. A batch does not tell
     #: that there is too little: its own loss falls as predicted, that of all data does not.
-    least_damping = 0.02
+    least_damping: float = 0.02
 
     def __init__(
         self,
-        learning_rate="adaptive",
-        damping="auto",
-        momentum=0.9,
-        kl_clip=1e-3,
-        fisher="monte-carlo",
-        inverse="cholesky",
-        shared="expand",
-        factor_decay=0.8,
-        factor_every=8,
-        inverse_every=32,
-        max_trials=None,
-        curvature_batch=128,
-        seed=0,
-        name="kfac",
-        **kwargs,
-    ):
+        learning_rate: LearningRate | Literal["adaptive"] = "adaptive",
+        damping: float | Literal["auto"] = "auto",
+        momentum: float = 0.9,
+        kl_clip: float | None = 1e-3,
+        fisher: Fisher = "monte-carlo",
+        inverse: Inverse = "cholesky",
+        shared: Shared = "expand",
+        factor_decay: float = 0.8,
+        factor_every: int = 8,
+        inverse_every: int = 32,
+        max_trials: int | None = None,
+        curvature_batch: int | None = 128,
+        seed: int = 0,
+        name: str = "kfac",
+        **kwargs: Any,
+    ) -> None:
         adaptive = isinstance(learning_rate, str) and learning_rate == "adaptive"
         trials = (8 if adaptive else 0) if max_trials is None else max_trials
         options = FactorOptions(
@@ -151,23 +154,23 @@ class KFAC(KroneckerOptimizer):
                 "be at least 1. Received: max_trials=0."
             )
         self.adaptive = adaptive
-        self.momentum = float(momentum)
+        self.momentum: float = float(momentum)
         self._set_kl_clip(kl_clip)
-        self.curvature_batch = None if curvature_batch is None else int(curvature_batch)
+        self.curvature_batch: int | None = None if curvature_batch is None else int(curvature_batch)
         self._last_step = []
 
     works_on_replicas = True
 
     @property
-    def auto_damping(self):
+    def auto_damping(self) -> float:
         """More where it is adapted, for it is to fall."""
         return 3.0 if self.adaptive else 1.0
 
-    def expansion(self, model_pass):
+    def expansion(self, model_pass: Any) -> Any:
         """The loss of the batch and its gradient."""
         return Expansion(model_pass, pushforwards=False, scale=model_pass.loss_scale)
 
-    def linear_system(self, model_pass, expansion):
+    def linear_system(self, model_pass: Any, expansion: Any) -> Any:
         """The plane of direction and last step, or the one step of a given learning rate."""
         direction = self.direction(model_pass, expansion)
         last = self._last()
@@ -195,7 +198,7 @@ class KFAC(KroneckerOptimizer):
             for i, variable in enumerate(self._trainable_variables)
         ]
 
-    def step_from(self, expansion, system, solution):
+    def step_from(self, expansion: Any, system: Any, solution: Any) -> Any:
         """The step, with the decay of weights."""
         step = nest.scale(-1.0, solution.value)
         if not self.weight_decay:
@@ -212,22 +215,22 @@ class KFAC(KroneckerOptimizer):
         search = Search(self, model_pass, expansion, system)
         return search.judged() if self.max_trials > 0 else search.unjudged()
 
-    def trial_loss(self, model_pass, system, values):
+    def trial_loss(self, model_pass: Any, system: Any, values: list[Tensor]) -> Tensor:
         """That of the sub-batch."""
         del model_pass
         return system.part.loss_at(values)
 
-    def beyond_trial(self, expansion, system):
+    def beyond_trial(self, expansion: Any, system: Any) -> Any:
         """The slope is known from the whole batch; all else that a step does, from the part."""
         elsewhere = tf.cast(system.slope_elsewhere, expansion.loss.dtype)
         return expansion.loss - system.part.loss + elsewhere
 
-    def predicted_change(self, expansion, system, step):
+    def predicted_change(self, expansion: Any, system: Any, step: Any) -> Tensor:
         """By the exact Gauss-Newton matrix on the batch."""
         del expansion, step
         return system.predicted_change / replicas.count()
 
-    def next_damping(self, expansion, search):
+    def next_damping(self, expansion: Any, search: Any) -> Tensor:
         """Follows the reduction ratio of the steps that are judged."""
         damping = tf.identity(self.damping.value)
         if not self.adaptive:
@@ -238,18 +241,18 @@ class KFAC(KroneckerOptimizer):
         # Without a trial there is nothing to learn.
         return tf.where((search["trials"] > 0) & (damping >= 0), followed, damping)
 
-    def take_step(self, model_pass, expansion, search):
+    def take_step(self, model_pass: Any, expansion: Any, search: Any) -> None:
         """New weights, their averages, and what the next step needs to know."""
         moved = nest.add_scaled(search["values"], -1.0, expansion.values)
         for variable, value in zip(self._last_step, moved, strict=True):
             variable.assign(value)
         super().take_step(model_pass, expansion, search)
 
-    def step_logs(self, search):
+    def step_logs(self, search: Any) -> dict[str, Tensor]:
         """The reduction ratio, if there is one."""
         return {"reduction_ratio": search["ratio"]} if self.max_trials > 0 else {}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = super().get_config()
         return {

@@ -1,5 +1,8 @@
 """`KFACPreconditioner`: the natural gradient, handed to any Keras optimizer."""
 
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
 import keras
 import tensorflow as tf
 
@@ -9,11 +12,13 @@ from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.factor_options import FactorOptions
 from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Fisher, Inverse, Shared, Tensor, Variable
 
 _OWN = "name damping fisher inverse shared factor_decay factor_every inverse_every seed"
 
 
-@keras.saving.register_keras_serializable(package="keras_fwd")
+@serializable
 class KFACPreconditioner(KroneckerOptimizer):
     """Hands K-FAC's natural gradient to another optimizer, in stock `compile` and `fit`.
 
@@ -81,19 +86,19 @@ class KFACPreconditioner(KroneckerOptimizer):
 
     def __init__(
         self,
-        inner,
-        damping="auto",
-        kl_clip=None,
-        fisher="monte-carlo",
-        inverse="cholesky",
-        shared="expand",
-        factor_decay=0.8,
-        factor_every=8,
-        inverse_every=32,
-        seed=0,
-        name="kfac_preconditioner",
-        **kwargs,
-    ):
+        inner: Any,
+        damping: float | Literal["auto"] = "auto",
+        kl_clip: float | None = None,
+        fisher: Fisher = "monte-carlo",
+        inverse: Inverse = "cholesky",
+        shared: Shared = "expand",
+        factor_decay: float = 0.8,
+        factor_every: int = 8,
+        inverse_every: int = 32,
+        seed: int = 0,
+        name: str = "kfac_preconditioner",
+        **kwargs: Any,
+    ) -> None:
         if kwargs:
             raise ConfigurationError(
                 "KFACPreconditioner: arguments of Keras optimizers go to `inner`, as in "
@@ -105,46 +110,46 @@ class KFACPreconditioner(KroneckerOptimizer):
         )
         super().__init__(0.0, damping, options, 0, name)  # the rate is the inner optimizer's
         self._set_kl_clip(kl_clip)
-        self.inner = _optimizer(inner)
+        self.inner: Any = _optimizer(inner)
 
     @property
-    def inner_optimizer(self):
+    def inner_optimizer(self) -> Any:
         """`inner`, by the name under which the callbacks of Keras look for it."""
         return self.inner
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         """The inner optimizer's; setting it sets that one's."""
         return self.inner.learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: Any) -> None:
         self.inner.learning_rate = value
 
     @property
-    def variables(self):
+    def variables(self) -> list[Variable]:
         """State of both optimizers whose number the first step does not change."""
         return super().variables + self.inner.variables
 
-    def build(self, variables):
+    def build(self, variables: Any) -> None:
         """Makes the variables of both optimizers."""
         if not self.inner.built:
             self.inner.build(variables)
         super().build(variables)
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
         """As the inner optimizer's."""
         self.inner.exclude_from_weight_decay(var_list, var_names)
 
-    def finalize_variable_values(self, var_list):
+    def finalize_variable_values(self, var_list: Any) -> None:
         """As the inner optimizer's."""
         self.inner.finalize_variable_values(var_list)
 
-    def expansion(self, model_pass):
+    def expansion(self, model_pass: Any) -> Any:
         """The loss of the batch and its gradient."""
         return Expansion(model_pass, pushforwards=False, scale=model_pass.loss_scale)
 
-    def linear_system(self, model_pass, expansion):
+    def linear_system(self, model_pass: Any, expansion: Any) -> Any:
         """The natural gradient itself: there is nothing left to solve."""
         natural = self.direction(model_pass, expansion)
         if self.kl_clip is None:
@@ -163,7 +168,7 @@ class KFACPreconditioner(KroneckerOptimizer):
             "growth": tf.identity(self._growth.value),
         }
 
-    def take_step(self, model_pass, expansion, search):
+    def take_step(self, model_pass: Any, expansion: Any, search: Any) -> None:
         """The inner optimizer's step, or nothing at all."""
         del expansion
 
@@ -173,12 +178,12 @@ class KFACPreconditioner(KroneckerOptimizer):
 
         tf.cond(search["accepted"], take, lambda: tf.constant(0))
 
-    def step_logs(self, search):
+    def step_logs(self, search: Any) -> dict[str, Tensor]:
         """Nothing: no step is judged."""
         del search
         return {}
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = super().get_config()
         return {
@@ -188,7 +193,9 @@ class KFACPreconditioner(KroneckerOptimizer):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Self:
         """Inverse of `get_config`."""
         inner = config["inner"]
         if isinstance(inner, dict):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -13,9 +13,11 @@ from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers import replicas
 from keras_fwd.optimizers.block_report import BlockReport
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
+from keras_fwd.optimizers.factor_options import FactorOptions
 from keras_fwd.optimizers.factors import Factors
 from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.optimizers.training_checks import check_replicas
+from keras_fwd.typing import Fisher, Inverse, LearningRate, Nest, Shared, Tensor, Variable
 
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
@@ -36,9 +38,25 @@ class KroneckerOptimizer(CurvatureOptimizer):
     takes_loss_scale = True
     least_trials = 0
     #: `damping="auto"` in mean eigenvalues of the factors.
-    auto_damping = 1.0
+    auto_damping: float = 1.0
 
-    def __init__(self, learning_rate, damping, options, max_trials, name, **kwargs):
+    fisher: Fisher
+    inverse: Inverse
+    shared: Shared
+    factor_decay: float
+    factor_every: int
+    inverse_every: int
+    seed: int
+
+    def __init__(
+        self,
+        learning_rate: LearningRate,
+        damping: float | Literal["auto"],
+        options: FactorOptions,
+        max_trials: int,
+        name: str,
+        **kwargs: Any,
+    ) -> None:
         if kwargs.get("gradient_accumulation_steps"):
             raise ConfigurationError(
                 f"{type(self).__name__}: gradient accumulation is not supported; use larger "
@@ -58,7 +76,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         self._saved = []  # state from a file, for those that are yet to be made
         self._graph_step = GraphStep(super().train_step)
 
-    def train_step(self, model, data):
+    def train_step(self, model: keras.Model, data: Nest) -> dict[str, Tensor]:
         """As `CurvatureOptimizer.train_step`; in eager code the step is compiled by itself.
 
         The blocks are read from a graph.
@@ -67,7 +85,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
             check_replicas(self, model)
         return self._graph_step(model, data)
 
-    def blocks(self, model, inputs=None):
+    def blocks(self, model: keras.Model, inputs: Nest | None = None) -> BlockReport:
         """Which weights share a block of curvature, of which form, and why.
 
         Args:
@@ -82,7 +100,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         """
         return BlockReport.of(model, inputs, self.shared)
 
-    def direction(self, model_pass, expansion):
+    def direction(self, model_pass: Any, expansion: Any) -> Any:
         """The preconditioned gradient; factors and inverses are brought up to date before."""
         step = self.step_number()
         factors = self._bound(expansion)
@@ -110,7 +128,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
     def _set_kl_clip(self, kl_clip):
         if kl_clip is not None:
             check_number(type(self).__name__, "kl_clip", kl_clip, above=True)
-        self.kl_clip = None if kl_clip is None else float(kl_clip)
+        self.kl_clip: float | None = None if kl_clip is None else float(kl_clip)
 
     def _clipped_rate(self, expansion, direction):
         """The learning rate, or less where the predictions would change by more than the bound."""
@@ -151,17 +169,17 @@ class KroneckerOptimizer(CurvatureOptimizer):
         return variable
 
     @property
-    def variables(self):
+    def variables(self) -> list[Variable]:
         """State whose number the first step does not change, as Keras' loss scaling asks for."""
         made = {id(variable) for variable in self._made}
         return [variable for variable in super().variables if id(variable) not in made]
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Puts all state into a file, also what was loaded and waits for the first step."""
         for i, value in enumerate([*self._variables, *self._saved]):
             store[str(i)] = value.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Restores what was saved; factors wait for the first step, which makes their variables."""
         values = [store[str(i)] for i in range(len(store.keys()))]
         known = list(self._variables)
@@ -169,7 +187,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
             variable.assign(value)
         self._saved = [tf.constant(value) for value in values[len(known) :]]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         names = "weight_decay clipnorm global_clipnorm clipvalue use_ema ema_momentum "
         names += "ema_overwrite_frequency"

@@ -23,7 +23,7 @@ class MinimizeResult(NamedTuple):
     status: StepReport
     message: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"after {self.steps} steps, loss {self.loss:.6g}: {self.message}"
 
 

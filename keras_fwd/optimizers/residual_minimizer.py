@@ -1,7 +1,9 @@
 """Least squares without a model in `fit`: steps on residuals of one's own."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +15,7 @@ from keras_fwd.optimizers.residual_pass import CALL, ResidualPass, variables_of
 from keras_fwd.optimizers.residual_steps import ResidualSteps
 from keras_fwd.optimizers.training_checks import check_replicas
 from keras_fwd.optimizers.trust_region import Regions
+from keras_fwd.typing import Nest, Tensor, Variable
 
 _REDUCTIONS = ("sum", "mean")
 
@@ -29,7 +32,7 @@ class ResidualMinimizer:
     _regions: Regions | None = None
 
     @property
-    def regions(self):
+    def regions(self) -> Any:
         """The trust regions of problems without a model."""
         if self._regions is None:
             self._regions = Regions()
@@ -37,13 +40,13 @@ class ResidualMinimizer:
 
     def step(
         self,
-        residual_fn,
-        variables,
-        data=None,
-        weights=None,
-        reduction="sum",
-        jit_compile=False,
-    ):
+        residual_fn: Callable[..., Nest],
+        variables: Sequence[Variable] | keras.layers.Layer,
+        data: Nest | None = None,
+        weights: Nest | None = None,
+        reduction: Literal["sum", "mean"] = "sum",
+        jit_compile: bool = False,
+    ) -> dict[str, Tensor]:
         """One step on the sum of squares of residuals, in a `tf.function` or in eager code.
 
         The loss is `½ Σ w r²` over all entries of all residuals, as the cost of
@@ -160,19 +163,19 @@ class ResidualMinimizer:
 
     def minimize(
         self,
-        residual_fn,
-        variables,
-        data=None,
-        weights=None,
-        reduction="sum",
-        max_steps=100,
-        ftol=None,
-        xtol=None,
-        gtol=None,
-        callback=None,
-        verbose=0,
-        jit_compile=False,
-    ):
+        residual_fn: Callable[..., Nest],
+        variables: Sequence[Variable] | keras.layers.Layer,
+        data: Nest | None = None,
+        weights: Nest | None = None,
+        reduction: Literal["sum", "mean"] = "sum",
+        max_steps: int = 100,
+        ftol: float | None = None,
+        xtol: float | None = None,
+        gtol: float | None = None,
+        callback: Callable[[int, dict[str, float]], Any] | None = None,
+        verbose: Literal[0, 1, 2] = 0,
+        jit_compile: bool = False,
+    ) -> minimization.MinimizeResult:
         """Steps on the sum of squares of residuals until one of MINPACK's tests is met.
 
         Each call starts anew: with the initial damping, and nothing known of the problem. The

@@ -19,17 +19,17 @@ class StepStatus(enum.IntEnum):
     BATCH_NOT_FINITE = 8
 
     @property
-    def message(self):
+    def message(self) -> str:
         """What happened, and the way out where there is one."""
         return _MESSAGES[self]
 
     @property
-    def converged(self):
+    def converged(self) -> bool:
         """Whether one of the three tests of convergence was met."""
         return self in _CONVERGED
 
     @property
-    def final(self):
+    def final(self) -> bool:
         """Whether another step on the same batch can gain nothing."""
         return self.converged or self == StepStatus.NO_PROGRESS
 
@@ -83,11 +83,11 @@ class StepReport(NamedTuple):
     in_row: int
 
     @property
-    def message(self):
+    def message(self) -> str:
         """What happened, and the way out where there is one."""
         return self.code.message
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = f"step {self.iterations}: {self.message}"
         if math.isnan(self.predicted_reduction) or self.code == StepStatus.NO_STEP:
             return text

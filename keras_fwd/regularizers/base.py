@@ -1,11 +1,15 @@
 """`SensitivityRegularizer`: what all penalties on derivatives by the inputs share."""
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 import tensorflow as tf
 
 from keras_fwd.checks import check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.regularizers.batch import measure
+from keras_fwd.regularizers.batch import Batch, measure
+from keras_fwd.typing import Nest, Strength, Tensor, TensorLike
 
 
 class SensitivityRegularizer(keras.regularizers.Regularizer):
@@ -28,15 +32,15 @@ class SensitivityRegularizer(keras.regularizers.Regularizer):
     #: Whether the penalty needs the loss of each example, and so `keras_fwd.regularize`.
     of_the_loss = False
 
-    def __init__(self, strength, name):
-        self.strength = checked_strength(type(self).__name__, strength)
+    def __init__(self, strength: Strength, name: str) -> None:
+        self.strength: Strength = checked_strength(type(self).__name__, strength)
         self.name = name
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples of a `keras_fwd.regularizers.batch.Batch`: a scalar."""
         raise NotImplementedError
 
-    def memory(self, sizes):
+    def memory(self, sizes: Sequence[int | None]) -> dict[str, Any]:
         """Shapes of the vectors that are carried from step to step.
 
         Args:
@@ -48,12 +52,19 @@ class SensitivityRegularizer(keras.regularizers.Regularizer):
         del sizes
         return {}
 
-    def factor(self, step):
+    def factor(self, step: TensorLike) -> Tensor:
         """The strength at a training step, a scalar tensor."""
         strength = self.strength(step) if callable(self.strength) else self.strength
         return tf.convert_to_tensor(strength)
 
-    def __call__(self, model, inputs=None, targets=None, training=False, seed=0):
+    def __call__(
+        self,
+        model: keras.layers.Layer,
+        inputs: Nest = None,
+        targets: Nest = None,
+        training: bool = False,
+        seed: TensorLike = 0,
+    ) -> Tensor:
         """Strength times the penalty of one batch.
 
         Args:
@@ -80,7 +91,7 @@ class SensitivityRegularizer(keras.regularizers.Regularizer):
         value = self.penalty(batch)
         return tf.cast(self.factor(0), value.dtype) * value
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments; a variable becomes the number that it holds."""
         strength = self.strength
         if isinstance(strength, keras.optimizers.schedules.LearningRateSchedule):
@@ -90,7 +101,7 @@ class SensitivityRegularizer(keras.regularizers.Regularizer):
         return {"strength": strength, "name": self.name}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The inverse of `get_config`."""
         if isinstance(config.get("strength"), dict):
             schedule = keras.saving.deserialize_keras_object(config["strength"])

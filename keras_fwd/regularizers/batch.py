@@ -11,6 +11,7 @@ from keras_fwd.linear_map import LinearMap
 from keras_fwd.model import Recorder
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
+from keras_fwd.typing import Nest, Tensor, TensorLike, Variable
 
 
 class Replay:
@@ -20,7 +21,7 @@ class Replay:
         outputs: What the layer returned in the last `run`, with the marks that Keras leaves on it.
     """
 
-    def __init__(self, layer, training, mask=None):
+    def __init__(self, layer: keras.layers.Layer, training: bool, mask: Nest | None = None) -> None:
         self.layer = layer
         self.outputs: Any = None
         self._given = options(layer, training, mask)
@@ -28,14 +29,14 @@ class Replay:
         self._before = [tf.identity(v.value) for v in self._state]
         self._eager = tf.executing_eagerly()
 
-    def run(self, inputs):
+    def run(self, inputs: Nest) -> Nest:
         """The outputs; statistics and seeds are updated."""
         if self._eager and not tf.executing_eagerly():
             return self.again(inputs)  # only looked through for leaks: nothing may stay of it
         self.outputs = self.layer(inputs, **self._given)
         return self.outputs
 
-    def again(self, inputs):
+    def again(self, inputs: Nest) -> Nest:
         """The outputs from the state before the first run; nothing is updated."""
         with Recorder(self._state, self._before):
             return self.layer(inputs, **self._given)
@@ -58,36 +59,44 @@ class Batch:
         memory: Dict of variables carried from step to step; empty outside of training.
     """
 
-    def __init__(self, call, replay, inputs, seed, memory=None):
+    def __init__(
+        self,
+        call: str,
+        replay: Replay,
+        inputs: Nest,
+        seed: TensorLike,
+        memory: dict[str, Variable] | None = None,
+    ) -> None:
         self.call = call
         self.replay = replay
-        self.inputs = _as_tensors(call, replay.layer, inputs)
-        self.memory = memory or {}
+        self.inputs: Nest = _as_tensors(call, replay.layer, inputs)
+        self.memory: dict[str, Variable] = memory or {}
         self._seed = seed
         self._differentiate()
 
     def _differentiate(self):
+        self.jacobian: LinearMap
         outputs, self.jacobian = double_gradient.linearize(self.replay.run, self.inputs)
-        self.outputs = self.replay.outputs
-        self.inside = norms.carriers(self.inputs, self.jacobian.in_spec)
-        self.outside = norms.carriers(outputs, self.jacobian.out_spec)
+        self.outputs: Nest = self.replay.outputs
+        self.inside: Nest = norms.carriers(self.inputs, self.jacobian.in_spec)
+        self.outside: Nest = norms.carriers(outputs, self.jacobian.out_spec)
         norms.check_batch(self.inside, self.outside)
 
     @property
-    def size(self):
+    def size(self) -> Tensor:
         """How many examples there are, a scalar tensor."""
         return tf.shape(nest.live(self.inside)[0])[0]
 
     @property
-    def dtype(self):
+    def dtype(self) -> tf.DType:
         """That in which norms are taken: at least float32."""
         return nest.accumulator_dtype(self.inside)
 
-    def seed(self, number):
+    def seed(self, number: TensorLike) -> Tensor:
         """A pair of integers for stateless random numbers; another for each number."""
         return tf.stack([tf.cast(self._seed, tf.int64), tf.cast(number, tf.int64)])
 
-    def from_smaller_side(self, scales=None):
+    def from_smaller_side(self, scales: Nest | None = None) -> tuple[LinearMap, Nest]:
         """`(map, space)`: J or Jᵀ, whichever starts from fewer components for each example.
 
         Args:
@@ -100,7 +109,7 @@ class Batch:
         inside = rows is None or (columns is not None and columns <= rows)
         return (J, self.inside) if inside else (J.T, self.outside)
 
-    def random(self, space, seed):
+    def random(self, space: Nest, seed: Tensor) -> Nest:
         """For each example a vector u, uniform on a sphere, with E u uᵀ = I."""
         u = nest.random_like(space, seed)
         length = root(squared_norms(u))
@@ -109,13 +118,13 @@ class Batch:
         )  # int / int is float64
         return scale_examples(tf.sqrt(tf.cast(count, length.dtype)) / length, u)
 
-    def basis(self, space, index, signs):
+    def basis(self, space: Nest, index: TensorLike, signs: Tensor) -> Nest:
         """The basis vector of that index for each example, times the example's sign."""
         width = norms.example_size(space)
         rows = tf.one_hot(index, width, dtype=signs.dtype) * signs[:, None]
         return norms.split(rows, space)
 
-    def signs(self, space, seed):
+    def signs(self, space: Nest, seed: Tensor) -> Tensor:
         """±1 for each example, at random."""
         bits = tf.random.stateless_uniform([self.size], seed, 0, 2, tf.int32)
         return tf.cast(2 * bits - 1, nest.accumulator_dtype(space))
@@ -135,8 +144,8 @@ class LossBatch(Batch):
         self._losses_of: Any = None
         self._model: Any = None
         _, self._pull = self._pullback(self.replay.run)
-        self.outputs = self.replay.outputs
-        self.inside = nest.map_live(
+        self.outputs: Nest = self.replay.outputs
+        self.inside: Nest = nest.map_live(
             lambda x: x if nest.is_differentiable(x.dtype) else None, self.inputs
         )
 
@@ -154,12 +163,14 @@ class LossBatch(Batch):
         _, pull = double_gradient.pullback(function, inputs, call=self.call)
         return made[-1], pull
 
-    def resolve_losses(self, model, targets):
+    def resolve_losses(self, model: keras.Model, targets: Nest) -> None:
         """Resolve what `compile` was given, as `fit` does in its first step; nothing is updated."""
         with Recorder([], []):
             keras.Model.compute_loss(model, self.inputs, targets, self.outputs)
 
-    def take_loss(self, model, targets, sample_weight=None):
+    def take_loss(
+        self, model: keras.Model, targets: Nest, sample_weight: Nest | None = None
+    ) -> None:
         """Take the losses that a model was compiled with, and that are resolved."""
 
         def losses_of(outputs):
@@ -169,11 +180,11 @@ class LossBatch(Batch):
         self._losses_of = losses_of
         self.losses, self.gradient = self._gradient(self.outputs, self._pull)
 
-    def losses_at(self, inputs):
+    def losses_at(self, inputs: Nest) -> Tensor:
         """The loss of each example at other inputs, with the same random numbers."""
         return self._losses_of(self.replay.again(inputs))
 
-    def gradient_at(self, inputs):
+    def gradient_at(self, inputs: Nest) -> Nest:
         """The derivative of each example's loss at other inputs, with the same random numbers."""
         return self._gradient(*self._pullback(self.replay.again, inputs))[1]
 

@@ -1,10 +1,15 @@
 """`Contractive`: of encoders."""
 
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
 
 from keras_fwd import double_gradient
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.jacobian_norm import JacobianNorm
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Strength, Tensor
 
 #: Activations that work entry by entry, so that the Jacobian of a dense layer is a scaled kernel.
 _ELEMENTWISE = frozenset(
@@ -17,7 +22,7 @@ _ELEMENTWISE = frozenset(
 )
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Contractive(JacobianNorm):
     """`‖∂h/∂x‖²` of an encoder h(x), averaged over the batch.
 
@@ -47,10 +52,15 @@ class Contractive(JacobianNorm):
     0.375
     """
 
-    def __init__(self, strength, num_projections="exact", name="contractive"):
+    def __init__(
+        self,
+        strength: Strength,
+        num_projections: int | Literal["exact"] = "exact",
+        name: str = "contractive",
+    ) -> None:
         super().__init__(strength, num_projections, name=name)
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         layer = batch.replay.layer
         closed = type(layer) is keras.layers.Dense and layer.activation in _ELEMENTWISE
@@ -68,7 +78,7 @@ class Contractive(JacobianNorm):
         axes = list(range(1, squares.shape.rank))
         return tf.reduce_mean(tf.reduce_sum(squares * of_columns, axis=axes))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         config = super().get_config()
         del config["features"]

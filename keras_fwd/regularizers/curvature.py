@@ -1,15 +1,19 @@
 """`Curvature`: how much the gradient of the loss changes along the direction of an attack."""
 
-import keras
+from typing import Any
+
 import tensorflow as tf
 
 from keras_fwd import nest
 from keras_fwd.checks import check_number
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms, steepest
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Strength, Tensor
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Curvature(SensitivityRegularizer):
     """`‖∇ℓ(x + h z) − ∇ℓ(x)‖²` of each example's loss ℓ, averaged over the batch.
 
@@ -41,12 +45,12 @@ class Curvature(SensitivityRegularizer):
 
     of_the_loss = True
 
-    def __init__(self, strength, step=1.0, name="curvature"):
+    def __init__(self, strength: Strength, step: float = 1.0, name: str = "curvature") -> None:
         super().__init__(strength, name)
         check_number(type(self).__name__, "step", step, above=True)
-        self.step = float(step)
+        self.step: float = float(step)
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         signs = steepest(batch.gradient)
         length = root(squared_norms(signs))
@@ -57,6 +61,6 @@ class Curvature(SensitivityRegularizer):
         )
         return tf.reduce_mean(squared_norms(change))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "step": self.step}

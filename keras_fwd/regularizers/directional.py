@@ -1,5 +1,7 @@
 """`Directional`: tangent propagation."""
 
+from typing import Any, Self
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,10 +10,13 @@ from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import tangents
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import squared_norms
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Strength, Tensor
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Directional(SensitivityRegularizer):
     """`Σ ‖J t‖²` over directions t at each example, averaged over the batch.
 
@@ -50,14 +55,16 @@ class Directional(SensitivityRegularizer):
     1.0
     """
 
-    def __init__(self, strength, directions, name="directional"):
+    def __init__(self, strength: Strength, directions: Any, name: str = "directional") -> None:
         super().__init__(strength, name)
         several = isinstance(directions, (list, tuple)) and any(
             isinstance(part, (str, np.ndarray)) or callable(part) for part in directions
         )
-        self.directions = [_checked(part) for part in (directions if several else [directions])]
+        self.directions: list[Any] = [
+            _checked(part) for part in (directions if several else [directions])
+        ]
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         total = []
         for part in self.directions:
@@ -67,12 +74,12 @@ class Directional(SensitivityRegularizer):
                 total.append(tf.reduce_mean(squared_norms(batch.jacobian(u))))
         return tf.add_n(total)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "directions": [_config(part) for part in self.directions]}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The inverse of `get_config`."""
         parts = [_from_config(part) for part in config["directions"]]
         return super().from_config({**config, "directions": parts})

@@ -1,5 +1,7 @@
 """`GradientPenalty`: of critics in Wasserstein GANs."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
@@ -7,12 +9,14 @@ from keras_fwd import double_gradient, given, nest
 from keras_fwd.checks import check_number
 from keras_fwd.errors import StructureError
 from keras_fwd.regularizers.base import SensitivityRegularizer
-from keras_fwd.regularizers.batch import Replay
+from keras_fwd.regularizers.batch import Batch, Replay
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Nest, Strength, Tensor, TensorLike
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class GradientPenalty(SensitivityRegularizer):
     """`(‖∂D/∂x̂‖ − target)²` of a critic D with one output, at interpolates; the mean.
 
@@ -44,12 +48,21 @@ class GradientPenalty(SensitivityRegularizer):
     40.0
     """
 
-    def __init__(self, strength, target=1.0, name="gradient_penalty"):
+    def __init__(
+        self, strength: Strength, target: float = 1.0, name: str = "gradient_penalty"
+    ) -> None:
         super().__init__(strength, name)
         check_number(type(self).__name__, "target", target)
-        self.target = float(target)
+        self.target: float = float(target)
 
-    def between(self, critic, real, generated, training=True, seed=None):
+    def between(
+        self,
+        critic: keras.layers.Layer,
+        real: Nest,
+        generated: Nest,
+        training: bool = True,
+        seed: TensorLike | None = None,
+    ) -> Tensor:
         """Strength times the penalty at interpolates of two batches.
 
         Args:
@@ -66,7 +79,7 @@ class GradientPenalty(SensitivityRegularizer):
         value = self._penalty(call, replay.again, real, generated, seed)
         return tf.cast(self.factor(0), value.dtype) * value
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         half = batch.size // 2
         other = nest.map_live(lambda x: tf.roll(x, half, axis=0), batch.inside)
@@ -93,6 +106,6 @@ class GradientPenalty(SensitivityRegularizer):
         lengths = root(squared_norms(gradient))
         return tf.reduce_mean(tf.square(lengths - self.target))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "target": self.target}

@@ -1,13 +1,15 @@
 """`InputGradient`: double backpropagation."""
 
-import keras
 import tensorflow as tf
 
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import squared_norms
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Strength, Tensor
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class InputGradient(SensitivityRegularizer):
     """`‖∂ℓ/∂x‖²` of each example's loss ℓ, averaged over the batch.
 
@@ -34,9 +36,9 @@ class InputGradient(SensitivityRegularizer):
 
     of_the_loss = True
 
-    def __init__(self, strength, name="input_gradient"):
+    def __init__(self, strength: Strength, name: str = "input_gradient") -> None:
         super().__init__(strength, name)
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         return tf.reduce_mean(squared_norms(batch.gradient))

@@ -1,6 +1,8 @@
 """`JacobianNorm`: the squared Frobenius norm of each example's Jacobian."""
 
-import keras
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
 import tensorflow as tf
 
 from keras_fwd import given, nest
@@ -8,11 +10,14 @@ from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import features as by_feature
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import each, squared_norms
 from keras_fwd.sensitivity import norms
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Nest, Strength, Tensor
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class JacobianNorm(SensitivityRegularizer):
     """`‖J‖² = Σ (∂yₒ/∂xᵢ)²` of each example, averaged over the batch.
 
@@ -45,7 +50,13 @@ class JacobianNorm(SensitivityRegularizer):
     1.5
     """
 
-    def __init__(self, strength, num_projections=1, features=None, name="jacobian_norm"):
+    def __init__(
+        self,
+        strength: Strength,
+        num_projections: int | Literal["exact"] = 1,
+        features: Mapping[Any, float] | Nest | None = None,
+        name: str = "jacobian_norm",
+    ) -> None:
         super().__init__(strength, name)
         call = type(self).__name__
         if isinstance(num_projections, str) and num_projections != "exact":
@@ -56,9 +67,9 @@ class JacobianNorm(SensitivityRegularizer):
         if num_projections != "exact":
             check_count(call, "num_projections", num_projections)
         self.num_projections = num_projections
-        self.features = by_feature.checked(call, features)
+        self.features: Any = by_feature.checked(call, features)
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         scales = None
         if self.features is not None:
@@ -85,7 +96,7 @@ class JacobianNorm(SensitivityRegularizer):
         )
         return tf.reduce_mean(tf.reduce_sum(squares, axis=0))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             **super().get_config(),
@@ -94,7 +105,7 @@ class JacobianNorm(SensitivityRegularizer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """The inverse of `get_config`."""
         if "features" in config:
             config = {**config, "features": by_feature.from_config(config["features"])}

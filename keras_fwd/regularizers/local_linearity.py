@@ -1,15 +1,19 @@
 """`LocalLinearity`: how far the loss is from linear within a box around each example."""
 
-import keras
+from typing import Any
+
 import tensorflow as tf
 
 from keras_fwd import double_gradient, nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import dots, steepest
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Strength, Tensor
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class LocalLinearity(SensitivityRegularizer):
     """`γ + gradient_weight · |δᵀ∇ℓ|`, γ the local linearity measure; the mean over the batch.
 
@@ -44,18 +48,23 @@ class LocalLinearity(SensitivityRegularizer):
     of_the_loss = True
 
     def __init__(
-        self, strength, epsilon=0.1, num_steps=2, gradient_weight=0.75, name="local_linearity"
-    ):
+        self,
+        strength: Strength,
+        epsilon: float = 0.1,
+        num_steps: int = 2,
+        gradient_weight: float = 0.75,
+        name: str = "local_linearity",
+    ) -> None:
         super().__init__(strength, name)
         call = type(self).__name__
         check_number(call, "epsilon", epsilon, above=True)
         check_count(call, "num_steps", num_steps)
         check_number(call, "gradient_weight", gradient_weight)
-        self.epsilon = float(epsilon)
+        self.epsilon: float = float(epsilon)
         self.num_steps = num_steps
-        self.gradient_weight = float(gradient_weight)
+        self.gradient_weight: float = float(gradient_weight)
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
 
         def deviation(shift):
@@ -80,7 +89,7 @@ class LocalLinearity(SensitivityRegularizer):
         slope = tf.abs(dots(delta, batch.gradient))
         return tf.reduce_mean(deviation(delta) + self.gradient_weight * slope)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             **super().get_config(),

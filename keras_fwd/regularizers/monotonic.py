@@ -1,6 +1,8 @@
 """`Monotonic`: outputs that must not fall, or not rise, with chosen inputs."""
 
-import keras
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -8,11 +10,14 @@ from keras_fwd import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import features as by_feature
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import each, squared_norms
 from keras_fwd.sensitivity import norms
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Feature, Strength, Tensor
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Monotonic(SensitivityRegularizer):
     """`Σ max(0, −sign · ∂yₒ/∂xᵢ)²` over the chosen inputs i and all outputs o; the mean.
 
@@ -42,11 +47,17 @@ class Monotonic(SensitivityRegularizer):
     0.0
     """
 
-    def __init__(self, strength, features, sign=1, name="monotonic"):
+    def __init__(
+        self,
+        strength: Strength,
+        features: Feature | Sequence[Feature],
+        sign: int | Sequence[int] = 1,
+        name: str = "monotonic",
+    ) -> None:
         super().__init__(strength, name)
         call = type(self).__name__
         several = isinstance(features, (list, tuple))
-        self.features = list(features) if several else [features]
+        self.features: list[Any] = list(features) if several else [features]
         signs = list(sign) if isinstance(sign, (list, tuple)) else [sign] * len(self.features)
         for key in self.features:
             by_feature.check_key(call, key)
@@ -55,9 +66,9 @@ class Monotonic(SensitivityRegularizer):
                 f"{call}: `sign` must be 1 or -1, or a list of one for each of at least one "
                 f"feature. Received: features={features!r}, sign={sign!r}."
             )
-        self.sign = [int(s) for s in signs]
+        self.sign: list[int] = [int(s) for s in signs]
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         named = dict(zip(self.features, self.sign, strict=True))
         signs = by_feature.resolve(batch, named, default=0.0)
@@ -90,6 +101,6 @@ class Monotonic(SensitivityRegularizer):
             total = each(of_feature, tf.constant(chosen, tf.int32))
         return tf.reduce_mean(tf.reduce_sum(total, axis=0))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "features": self.features, "sign": self.sign}

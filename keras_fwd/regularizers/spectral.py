@@ -1,14 +1,19 @@
 """The largest singular value of each example's Jacobian, and the penalties on it."""
 
-import keras
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 
 from keras_fwd import nest
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.leaks.transposes import refused
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import dots, root, scale_examples, squared_norms
 from keras_fwd.sensitivity import norms
+from keras_fwd.serializable import serializable
+from keras_fwd.typing import Strength, Tensor
 
 SMALL = 1e-6  # beside slopes of the order of 1
 
@@ -29,20 +34,20 @@ class SpectralRegularizer(SensitivityRegularizer):
         name: As in `SensitivityRegularizer`.
     """
 
-    def __init__(self, strength, num_iterations, name):
+    def __init__(self, strength: Strength, num_iterations: int, name: str) -> None:
         super().__init__(strength, name)
         check_count(type(self).__name__, "num_iterations", num_iterations)
         self.num_iterations = num_iterations
 
-    def memory(self, sizes):
+    def memory(self, sizes: Sequence[int | None]) -> dict[str, Any]:
         """One direction in input space."""
         return {} if None in sizes else {"direction": (sum(sizes),)}
 
-    def of_norms(self, sigma):
+    def of_norms(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """`(φ(σ), φ'(σ))` of each example, `[batch]`."""
         raise NotImplementedError
 
-    def penalty(self, batch):
+    def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         J = batch.jacobian
 
@@ -109,7 +114,7 @@ class SpectralRegularizer(SensitivityRegularizer):
         good = tf.math.is_finite(length) & (length > 0)
         carried.assign(tf.where(good, mean / tf.where(good, length, 1), carried.value))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "num_iterations": self.num_iterations}
 
@@ -123,7 +128,7 @@ def _unit(vector, like=None):
     return nest.map_live(lambda u, v: tf.ensure_shape(u, v.shape), unit, like)
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class SpectralJacobian(SpectralRegularizer):
     """The largest singular value σ of each example's Jacobian, averaged over the batch.
 
@@ -150,15 +155,17 @@ class SpectralJacobian(SpectralRegularizer):
     3.0
     """
 
-    def __init__(self, strength, num_iterations=2, name="spectral_jacobian"):
+    def __init__(
+        self, strength: Strength, num_iterations: int = 2, name: str = "spectral_jacobian"
+    ) -> None:
         super().__init__(strength, num_iterations, name)
 
-    def of_norms(self, sigma):
+    def of_norms(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """σ, and 1."""
         return sigma, tf.ones_like(sigma)
 
 
-@keras.saving.register_keras_serializable("keras_fwd")
+@serializable
 class Lipschitz(SpectralRegularizer):
     """`max(0, σ − bound)²`, σ the largest singular value of each example's Jacobian; the mean.
 
@@ -187,16 +194,22 @@ class Lipschitz(SpectralRegularizer):
     1.0
     """
 
-    def __init__(self, strength, bound=1.0, num_iterations=2, name="lipschitz"):
+    def __init__(
+        self,
+        strength: Strength,
+        bound: float = 1.0,
+        num_iterations: int = 2,
+        name: str = "lipschitz",
+    ) -> None:
         super().__init__(strength, num_iterations, name)
         check_number(type(self).__name__, "bound", bound, above=True)
-        self.bound = float(bound)
+        self.bound: float = float(bound)
 
-    def of_norms(self, sigma):
+    def of_norms(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """max(0, σ − bound)² and 2 max(0, σ − bound)."""
         above = tf.nn.relu(sigma - self.bound)
         return tf.square(above), 2 * above
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "bound": self.bound}

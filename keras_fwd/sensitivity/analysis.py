@@ -1,5 +1,8 @@
 """`sensitivity_report`: from a model and data to a `SensitivityReport`."""
 
+from collections.abc import Sequence
+from typing import Literal, Unpack
+
 import keras
 import tensorflow as tf
 
@@ -7,22 +10,24 @@ from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity import poincare
 from keras_fwd.sensitivity.plan import Plan
+from keras_fwd.sensitivity.report import SensitivityReport
 from keras_fwd.sensitivity.resampling import RESAMPLES
 from keras_fwd.sensitivity.run import Run
 from keras_fwd.sensitivity.slices import Slices
 from keras_fwd.sensitivity.stream import Stream
+from keras_fwd.typing import Data, ReportOptions
 
 
 def sensitivity_report(
-    model,
-    data,
-    feature_names=None,
-    output_names=None,
+    model: keras.layers.Layer,
+    data: Data,
+    feature_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
     *,
-    max_examples=None,
-    progress="auto",
-    **options,
-):
+    max_examples: int | None = None,
+    progress: bool | Literal["auto"] = "auto",
+    **options: Unpack[ReportOptions],
+) -> SensitivityReport:
     """How strongly each output of a model reacts to each input feature, over a data set.
 
     Statistics of ∂output/∂feature over the examples, each with a standard error and a confidence

@@ -3,10 +3,12 @@
 import collections
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.sensitivity import comparison_view
 from keras_fwd.sensitivity.changes import Change, change_of, columns
 from keras_fwd.sensitivity.maps import check_measure
@@ -47,23 +49,17 @@ class SensitivityComparison:
     notes: tuple[str, ...]
 
     @property
-    def paired(self):
+    def paired(self) -> bool:
         """Whether the errors of all measures are those of differences on the same examples."""
         return all(change.paired for change in self.changes.values())
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """The comparison as a pandas DataFrame, one row for each measure, feature and output.
 
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(
-                f"{comparison_view.CLASS}.to_frame needs pandas: run `pip install "
-                "'keras-fwd[report]'`."
-            ) from None
+        pd = needed(f"{comparison_view.CLASS}.to_frame", "pandas")
         rows = len(self.feature_names), len(self.output_names)
         names = {
             "feature": np.repeat(np.array(self.feature_names, object), rows[1]),
@@ -76,7 +72,7 @@ class SensitivityComparison:
         ]
         return pd.concat(frames, ignore_index=True)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The comparison as JSON text, strict: what is not finite is null."""
         names = ("features", "outputs")
         data = {
@@ -96,7 +92,7 @@ class SensitivityComparison:
         }
         return json.dumps(data, allow_nan=False)
 
-    def plot(self, measure=None, output=None, top=20):
+    def plot(self, measure: str | None = None, output: str | None = None, top: int = 20) -> Any:
         """The surest changes as a figure: before and after with intervals, row by row.
 
         Args:
@@ -113,10 +109,10 @@ class SensitivityComparison:
         """
         return comparison_view.dumbbell(self, measure, output, top)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return comparison_view.text(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<SensitivityComparison: {comparison_view.headline(self)}>"
 
     def _repr_html_(self):

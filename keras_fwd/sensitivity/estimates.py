@@ -1,6 +1,7 @@
 """What a sensitivity report is made of: estimates with their errors, and where they belong."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Estimate:
     low: np.ndarray
     high: np.ndarray
 
-    def map(self, function):
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Estimate":
         """The estimate with `function` of each of the four arrays."""
         return Estimate(*(function(getattr(self, f.name)) for f in dataclasses.fields(Estimate)))
 

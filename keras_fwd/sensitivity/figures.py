@@ -6,6 +6,8 @@ import textwrap
 
 import numpy as np
 
+from keras_fwd.extras import needed
+
 # Okabe and Ito's colors, which people tell apart whatever their color vision.
 UP, DOWN, UNCLEAR = "#D55E00", "#0072B2", "#999999"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -22,13 +24,7 @@ def new_figure(call, width, height):
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError(
-            f"{call} needs matplotlib: run `pip install 'keras-fwd[report]'`."
-        ) from None
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = needed(call, "matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     # Notebooks show a figure by this; without pyplot nobody else tells them how.
     figure._repr_png_ = functools.partial(_png, figure)
     return figure

@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 
+from keras_fwd.extras import needed
 from keras_fwd.sensitivity.page_data import brief, directed, page_data
 from keras_fwd.sensitivity.presentation import counted, headline, interval, number
 
@@ -86,10 +87,7 @@ def _source(name):
 
 
 def _template(name, call):
-    try:
-        import jinja2
-    except ImportError:
-        raise ImportError(f"{call} needs Jinja2: run `pip install 'keras-fwd[report]'`.") from None
+    jinja2 = needed(call, "jinja2")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

@@ -2,12 +2,13 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.extras import needed
 from keras_fwd.sensitivity import (
     comparison,
     html_page,
@@ -25,6 +26,7 @@ from keras_fwd.sensitivity.estimates import (
     Interactions,
     Sample,
 )
+from keras_fwd.typing import PathLike, PlotKind
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -91,20 +93,20 @@ class SensitivityReport:
     interrupted: bool = False
     source: Any = None
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> np.ndarray:
         if name in measures.MEASURES:
             return self.measures[name].value
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
-    def __dir__(self):
+    def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *measures.MEASURES]
 
-    def ranking(self):
+    def ranking(self) -> list[int]:
         """The features by falling pooled standardized rms: their indices; NaN stands last."""
         strength = self.pooled["standardized_rms"].value[:, 0]
         return [int(i) for i in np.argsort(-strength, kind="stable")]
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """The report as a pandas DataFrame, one row for each feature and output.
 
         Returns:
@@ -114,12 +116,7 @@ class SensitivityReport:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError(
-                "SensitivityReport.to_frame needs pandas: run `pip install 'keras-fwd[report]'`."
-            ) from None
+        pd = needed("SensitivityReport.to_frame", "pandas")
         features, outputs = len(self.feature_names), len(self.output_names)
         frame = {
             "feature": np.repeat(np.array(self.feature_names, object), outputs),
@@ -132,11 +129,11 @@ class SensitivityReport:
                 frame[f"{name}_{error}"] = getattr(estimate, error).ravel()
         return pd.DataFrame({**frame, "feature_std": np.repeat(self.feature_std, outputs)})
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The report as a dict of lists, numbers and texts, as it stands in JSON."""
         return serial.to_dict(self)
 
-    def to_json(self, path=None):
+    def to_json(self, path: PathLike | None = None) -> str:
         """The report as JSON, in a format that carries its version.
 
         Args:
@@ -154,7 +151,7 @@ class SensitivityReport:
         return text
 
     @staticmethod
-    def from_json(text_or_path):
+    def from_json(text_or_path: PathLike) -> "SensitivityReport":
         """The report that `to_json` wrote.
 
         Args:
@@ -165,7 +162,7 @@ class SensitivityReport:
         """
         return serial.load(SensitivityReport, text_or_path)
 
-    def to_html(self, path, title="Sensitivity report"):
+    def to_html(self, path: PathLike, title: str = "Sensitivity report") -> pathlib.Path:
         """Write the report as one self-contained HTML file.
 
         Args:
@@ -181,7 +178,13 @@ class SensitivityReport:
         """
         return write("SensitivityReport.to_html", path, html_page.html_page(self, title))
 
-    def plot(self, kind="bar", output=None, measure="standardized_rms", top=20):
+    def plot(
+        self,
+        kind: PlotKind = "bar",
+        output: str | None = None,
+        measure: str = "standardized_rms",
+        top: int = 20,
+    ) -> Any:
         """A figure of the report.
 
         Args:
@@ -201,7 +204,9 @@ class SensitivityReport:
         """
         return plots.plot(self, kind, output, measure, top)
 
-    def compare(self, other, measure=comparison.MEASURES):
+    def compare(
+        self, other: "SensitivityReport", measure: str | Sequence[str] = comparison.MEASURES
+    ) -> comparison.SensitivityComparison:
         """What changed from this report to another one, and whether that is more than chance.
 
         Args:
@@ -219,7 +224,7 @@ class SensitivityReport:
         """
         return comparison.compare(self, other, measure=measure)
 
-    def maps(self, measure="standardized_rms"):
+    def maps(self, measure: str = "standardized_rms") -> dict[str, np.ndarray]:
         """A measure in the shape of each whole input, for images.
 
         Args:
@@ -233,7 +238,9 @@ class SensitivityReport:
         """
         return maps.maps(self, measure)
 
-    def profiles(self, measure="rms"):
+    def profiles(
+        self, measure: str = "rms"
+    ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """A measure over time of each sequence, its channels pooled.
 
         Args:
@@ -244,22 +251,22 @@ class SensitivityReport:
         """
         return maps.profiles(self, measure)
 
-    def replicates(self, name):
+    def replicates(self, name: str) -> np.ndarray | None:
         """A measure of every resample, `[resamples, features, outputs]`; None if not kept."""
         return None if self.source is None else self.source.replicates(name)
 
     @property
-    def resampling_key(self):
+    def resampling_key(self) -> Any:
         """Equal for reports on the same examples with the same draws; None if not known."""
         return None if self.source is None else self.source.key
 
     def _repr_html_(self):
         return html_page.fragment(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return presentation.text_table(self)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<SensitivityReport: {presentation.headline(self)}>"
 
 
