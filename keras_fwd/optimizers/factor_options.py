@@ -1,12 +1,14 @@
 """How Kronecker factors are measured, averaged and inverted: what users may choose."""
 
 import dataclasses
+from typing import Any, Self
 
 from keras_fwd.blocks import SHARED
 from keras_fwd.checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.fisher import KINDS
 from keras_fwd.optimizers.factors import METHODS
+from keras_fwd.typing import Fisher, Inverse, Shared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,15 +25,15 @@ class FactorOptions:
         seed: Of the random signs.
     """
 
-    fisher: str
-    inverse: str
-    shared: str
+    fisher: Fisher
+    inverse: Inverse
+    shared: Shared
     factor_decay: float
     factor_every: int
     inverse_every: int
     seed: int
 
-    def checked(self, call):
+    def checked(self, call: str) -> Self:
         """The same as plain Python numbers.
 
         Raises:
@@ -53,7 +55,7 @@ class FactorOptions:
         check_count(call, "factor_every", self.factor_every)
         check_count(call, "inverse_every", self.inverse_every)
         check_count(call, "seed", self.seed, least=0, most=2**31 - 1)
-        numbers = {"factor_decay": float(self.factor_decay)}
+        numbers: dict[str, Any] = {"factor_decay": float(self.factor_decay)}
         for name in ("factor_every", "inverse_every", "seed"):
             numbers[name] = int(getattr(self, name))
         return dataclasses.replace(self, **numbers)
