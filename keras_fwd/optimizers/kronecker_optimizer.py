@@ -134,7 +134,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
             return factors.measured(expansion.forward, cotangents)
 
         seed = replicas.own_seed(tf.stack([self.seed, step]))
-        factors.update(step, self.factor_every, measure)
+        factors.update(step, self.factor_every, measure, expansion.finite)
         known = self.damping.value >= 0
         (mean,) = replicas.means([factors.mean_eigenvalue()])
         expansion.mean_eigenvalue = mean
