@@ -145,21 +145,29 @@ INSIDE = ["GaussNewton dense", "GaussNewton cg", *WITH_FACTORS]
 def test_a_bad_value_inside_of_a_step_is_left_out(name):
     """In the Jacobian and so in the gradient; in the solution of the damped system.
 
-    A gradient times 1e38 may be finite, and so may a step: a trial finds that it is too long.
+    A gradient or a step times 1e38 may be finite: then the batch is one like any other, and what
+    norms, averages and momentum keep of it they forget by their own rules, not at once. What is
+    asked of it is only that no weight becomes infinite.
     """
     model, start = trained(name, spoils_its_solution, [Sloped()])
-    for spoilt in (GRADIENT, SOLUTION):
-        for label, value in VALUES.items():
-            before, count = model.get_weights(), model.optimizer.nonfinite_steps
-            spoilt.assign(value)
-            fit(model, 1)
-            spoilt.assign(1.0)
-            if label != "overflow":
-                assert_left_out(model, before, count + 1)
-            assert all(np.isfinite(w).all() for w in model.get_weights())
-            model.set_weights(before)
+
+    def spoil(variable, value):
+        before, count = model.get_weights(), model.optimizer.nonfinite_steps
+        variable.assign(value)
+        fit(model, 1)
+        variable.assign(1.0)
+        return before, count
+
+    for variable in (GRADIENT, SOLUTION):
+        for value in (np.nan, np.inf, -np.inf):
+            before, count = spoil(variable, value)
+            assert_left_out(model, before, count + 1)
             fit(model, 1)
     assert_goes_on(model, start)
+    for variable in (GRADIENT, SOLUTION):
+        spoil(variable, VALUES["overflow"])
+        assert all(np.isfinite(w).all() for w in model.get_weights())
+        model.set_weights(start)
 
 
 @pytest.mark.parametrize("name", WITH_FACTORS)
