@@ -44,17 +44,19 @@ def spoils_its_solution(kind):
     """A kind of optimizer whose solution of the damped system is multiplied by what spoils it."""
 
     class Spoils(kind):
-        if kind is KFACPreconditioner:
+        def linear_system(self, model_pass, expansion):
+            system = super().linear_system(model_pass, expansion)
+            if isinstance(system, list):  # the natural gradient itself
+                return [value * tf.cast(SOLUTION, value.dtype) for value in system]
+            solve = system.solve
 
-            def direction(self, model_pass, expansion):
-                found = super().direction(model_pass, expansion)
-                return [value * tf.cast(SOLUTION, value.dtype) for value in found]
+            def spoilt(damping):
+                found = solve(damping)
+                values = [value * tf.cast(SOLUTION, value.dtype) for value in found.value]
+                return found._replace(value=values)
 
-        else:
-
-            def step_from(self, expansion, system, solution):
-                step = super().step_from(expansion, system, solution)
-                return [value * tf.cast(SOLUTION, value.dtype) for value in step]
+            system.solve = spoilt
+            return system
 
     return Spoils
 
