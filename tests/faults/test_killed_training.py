@@ -73,7 +73,7 @@ def life(server, kind, way, folder, kill=None):
 
 def moment(random, steps):
     """When to kill: in the middle of saving, or anywhere."""
-    event = random.choice(["epoch", "epoch", "batch", "batch", "start"], p=None)
+    event = random.choice(["epoch", "epoch", "batch", "batch", "start"])
     count = {"epoch": killed_case.EPOCHS, "batch": steps, "start": 1}[event]
     delay = {"epoch": 0.06, "batch": 0.06, "start": 3.0}[event]
     return str(event), int(random.integers(count)), random.uniform(0, delay)
