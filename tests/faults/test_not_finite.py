@@ -177,6 +177,7 @@ def test_a_bad_factor_ends_training_aloud(name):
     """No batch can mend it: training ends although every loss and gradient is finite."""
     model, start = trained(name)
     blocks = [v for v in model.optimizer._variables if v.name.startswith("block_")]
+    blocks.append(model.optimizer.damping)  # which the rejected steps have raised
     good = [v.numpy() for v in blocks]
     for value in (np.nan, np.inf, -np.inf):
         blocks[0].assign(np.full(blocks[0].shape, value))
