@@ -125,11 +125,16 @@ class Eigen(NamedTuple):
 
 
 def eigen(factor):
-    """The eigendecomposition of a factor, without eigenvalues below zero."""
+    """The eigendecomposition of a factor, without eigenvalues below zero.
+
+    The basis of one that is not finite is NaN: there, some kernels raise and others return numbers.
+    """
     if is_diagonal(factor):
         return Eigen(tf.maximum(factor, 0.0), None)
-    values, basis = tf.linalg.eigh(factor)
-    return Eigen(tf.maximum(values, 0.0), basis)
+    finite = tf.reduce_all(tf.math.is_finite(factor))
+    values, basis = tf.linalg.eigh(tf.where(finite, factor, tf.zeros_like(factor)))
+    nan = tf.constant(float("nan"), factor.dtype)
+    return Eigen(tf.maximum(values, 0.0), tf.where(finite, basis, nan))
 
 
 def _on_rows(factor, x):

@@ -39,20 +39,27 @@ def write_aside(path, write):
         write: Function of a path with the same ending.
 
     Raises:
-        OSError: It cannot be written; nothing is left behind.
+        OSError: It cannot be written, of the path that was given; nothing is left behind.
     """
     real = _real(path)
-    handle, aside = tempfile.mkstemp(suffix=real.suffix, prefix=f".{real.stem}.", dir=real.parent)
-    os.close(handle)
-    aside = pathlib.Path(aside)
+    aside = None
     try:
+        handle, name = tempfile.mkstemp(real.suffix, f".{real.stem}.", real.parent)
+        os.close(handle)
+        aside = pathlib.Path(name)
         write(aside)
         aside.chmod(real.stat().st_mode & 0o777 if real.exists() else 0o666 & ~_umask())
         os.replace(aside, real)
-    except BaseException:  # Ctrl-C too
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
+    except BaseException as error:  # Ctrl-C too
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                aside.unlink()
+        # Reports have an error of their own, which names the file that they were given.
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        if not isinstance(cause, OSError) or cause.errno is None:
+            raise
+        cause.filename = str(path)  # not of the one aside, which nobody knows
+        raise cause from None
 
 
 def write_frame(frame, path):

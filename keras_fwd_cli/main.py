@@ -45,7 +45,7 @@ def main(arguments=None):
     try:
         options = parser().parse_args(arguments)
         code = options.run(options)
-        sys.stdout.flush()
+        voice.flush()
         return code
     except KeyboardInterrupt:
         voice.error("interrupted; nothing was written.", as_json)

@@ -9,6 +9,8 @@ import json
 import os
 import sys
 
+from keras_fwd_cli.failures import UsageError
+
 
 def speak_plainly():
     """Makes characters that a terminal lacks, such as ∂, question marks and not an error."""
@@ -19,12 +21,23 @@ def speak_plainly():
 
 def say(text):
     """Prints a result."""
-    print(text)
+    with _standard_output():
+        print(text)
+
+
+def flush():
+    """Brings on its way what was printed.
+
+    Raises:
+        UsageError: It cannot be written, as on a full disk.
+    """
+    with _standard_output():
+        sys.stdout.flush()
 
 
 def say_json(value):
     """Prints a result as JSON; numbers that are not finite become null."""
-    print(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    say(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def finite(value):
@@ -62,6 +75,18 @@ def close_pipe():
     """After the reader of standard output has gone: Python would remark on it at its own end."""
     with contextlib.suppress(OSError, ValueError):  # no real file, as under a test
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _standard_output():
+    """Names it in an error, and drops what it did not take: Python would try again at its end."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        close_pipe()
+        raise UsageError(f"standard output: {error.strerror or error}.") from error
 
 
 def _to_stderr(kind, text, as_json):

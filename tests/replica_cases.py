@@ -2,14 +2,13 @@
 
 import contextlib
 import functools
-import pathlib
-import re
 import sys
 import tempfile
 
 import keras
 import numpy as np
 import tensorflow as tf
+from page_functions import documented
 
 import keras_fwd
 from keras_fwd import KFAC, GaussNewton
@@ -339,13 +338,11 @@ def workers():
         lambda: GaussNewton(solver="dual"),
         lambda: GaussNewton(**few),
     ]
-    page = pathlib.Path(__file__).resolve().parents[1] / "docs" / "devices.md"
-    (loop,) = re.findall(r"^```py\n(def train.*?)^```", page.read_text(), re.M | re.S)
-    exec(compile(loop, page.name, "exec"), scope := {"tf": tf})
+    train = documented("devices.md", "train", {"tf": tf})
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16, drop_remainder=True)
     for optimizer in optimizers:
         both = compiled(strategy.scope(), optimizer)
-        assert "damping" in scope["train"](both, strategy, data, epochs=3)
+        assert "damping" in train(both, strategy, data, epochs=3)
         one = compiled(ALONE, optimizer)
         fit(one)
         assert_same_weights(one, both, rtol=1e-7)  # a worker gets every other example

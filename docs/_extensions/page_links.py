@@ -30,8 +30,8 @@ def on_the_site(link: str, folder: str) -> str:
 
     >>> on_the_site("../examples/08_burgers.py", "docs")
     '/gallery/08_burgers.rst'
-    >>> on_the_site("docs/devices.md", ".")
-    '/devices.md'
+    >>> on_the_site("docs/guides/devices.md", ".")
+    '/guides/devices.md'
     >>> on_the_site("../benchmarks", "docs")
     '/measurements.md'
     """

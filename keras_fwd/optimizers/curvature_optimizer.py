@@ -41,7 +41,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         **kwargs: Of `keras.optimizers.Optimizer`.
     """
 
-    #: Batches in a row without a finite loss after which training stops.
+    #: Batches in a row without a finite loss, gradient and direction, after which training stops.
     patience = 20
     #: Whether the gradient may come from a loss that is scaled for half precision.
     takes_loss_scale = False
@@ -71,7 +71,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
     @property
     def nonfinite_steps(self) -> int:
-        """How many batches had a loss that was not finite, as a Python integer."""
+        """How many batches had no finite loss, gradient and direction, as a Python integer."""
         return int(self._watch.total.numpy())
 
     @property
@@ -227,7 +227,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         for name, variable in self.control(system).variables.items():
             if name in search and variable is not self.damping:
                 variable.assign(search[name])
-        self._watch.update(model_pass, expansion)
+        unsolved = ~search["accepted"] & ~search.get("solved", search["accepted"])
+        self._watch.update(model_pass, expansion, unsolved)
         self._record.update(expansion, search)
         self._iterations.assign_add(1)
         return expansion, search

@@ -113,7 +113,9 @@ def follow(damping, ratio, at_once, least):
     ratio = tf.cast(ratio, damping.dtype)
     down = tf.constant(FACTOR, damping.dtype)
     factor = tf.where(ratio > 0.75, down, tf.where(ratio < 0.25, 1 / down, tf.ones_like(down)))
-    floor = tf.where(damping > 0, tf.maximum(tf.cast(least, damping.dtype), LEAST), 0.0)
+    least = tf.cast(least, damping.dtype)
+    least = tf.where(tf.math.is_finite(least), least, LEAST)  # an overflow would stay for good
+    floor = tf.where(damping > 0, tf.maximum(least, LEAST), 0.0)
     raised = tf.minimum(tf.maximum(damping, LEAST) * AFTER_REJECTION, MOST)
     return tf.where(at_once, tf.maximum(damping * factor, floor), raised)
 

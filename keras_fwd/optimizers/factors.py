@@ -50,15 +50,17 @@ class Factors:
             state.block = block
         return same
 
-    def update(self, step, every, measure):
+    def update(self, step, every, measure, sound):
         """Let the averages follow the statistics of the batch, if they are due.
 
         Args:
             step: Number of the step.
             every: Steps between updates, once training is under way.
             measure: Function without arguments: what `measured` returns.
+            sound: Whether loss and gradient of the batch are finite. Where they are not, what is
+                measured may be finite all the same, and so large that nothing else counts after.
         """
-        due = tf.equal(step % growing_period(step, every), 0)
+        due = tf.equal(step % growing_period(step, every), 0) & sound
         like = [average.value for state in self.states for average in state.averages]
         if replicas.count() > 1:
             like.append(self._weight.value)

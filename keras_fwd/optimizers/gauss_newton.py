@@ -53,8 +53,8 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
     gradient only.
 
     The logs get `damping`, `reduction_ratio`, `solver_iterations`, and `nonfinite_steps` from the
-    first batch on whose loss was NaN or infinite. After 20 such batches in a row training stops
-    with `keras_fwd.NumericalError`, which names the first bad value.
+    first batch on whose loss, gradient or direction was NaN or infinite. After 20 such batches in a
+    row training stops with `keras_fwd.NumericalError`, which names the first bad value.
 
     `optimizer.status` says how the last step ended: accepted, rejected, converged by which of
     MINPACK's tests, or not finite. `keras_fwd.callbacks.LeastSquaresStop` ends `fit` by it.
@@ -107,7 +107,7 @@ class GaussNewton(ResidualMinimizer, CurvatureOptimizer):
         ConfigurationError: an argument out of range; a loss that is not twice differentiable; a
             model without trainable weights; a preconditioner with several replicas.
         LeakError: TensorFlow would get the derivative of a layer wrong.
-        NumericalError: 20 batches in a row without a finite loss.
+        NumericalError: 20 batches in a row without a finite loss, gradient and direction.
 
     Cost: A gradient, the solve, and a forward pass for each trial. `"dense"`, `"dual"`: the
         Jacobian, in models of stock layers that keep examples apart about two forward passes for

@@ -35,8 +35,8 @@ class KFAC(KroneckerOptimizer):
     such as recurrent cells, a diagonal from random signs. `blocks(model)` prints which, and why.
 
     The logs get `damping`, `reduction_ratio` where steps are judged, and `nonfinite_steps` from the
-    first batch on whose loss was NaN or infinite: such a batch is left out. After 20 of them in a
-    row training stops with `keras_fwd.NumericalError`.
+    first batch on whose loss, gradient or direction was NaN or infinite: such a batch is left out.
+    After 20 of them in a row training stops with `keras_fwd.NumericalError`.
 
     Under `tf.distribute.MirroredStrategy` N replicas take the step that one would take with the
     whole batch, as far as the model does: BatchNormalization keeps to each replica's share, as in
@@ -83,7 +83,7 @@ class KFAC(KroneckerOptimizer):
             several replicas with `run_eagerly` or `jit_compile`, or an optimizer made outside of
             the scope of their strategy.
         LeakError: TensorFlow would get the derivative of a layer wrong.
-        NumericalError: 20 batches in a row without a finite loss.
+        NumericalError: 20 batches in a row without a finite loss, gradient and direction.
 
     Cost: A gradient; two products of each matrix of weights with its inverses; with `"adaptive"`
         two pushforwards and a forward pass for each trial. Now and then a second pullback and the

@@ -33,9 +33,10 @@ class KFACPreconditioner(KroneckerOptimizer):
     tune; this is for training recipes that are tuned already. The natural gradient has the scale of
     a step, not of a gradient, so learning rates of 0.01 to 1 fit SGD.
 
-    The logs get `damping`, and `nonfinite_steps` from the first batch on whose loss was NaN or
-    infinite: such a batch leaves the weights and the whole state of the inner optimizer as they
-    were. After 20 of them in a row training stops with `keras_fwd.NumericalError`.
+    The logs get `damping`, and `nonfinite_steps` from the first batch on whose loss, gradient or
+    direction was NaN or infinite: such a batch leaves the weights and the whole state of the inner
+    optimizer as they were. After 20 of them in a row training stops with
+    `keras_fwd.NumericalError`.
 
     Args:
         inner: A Keras optimizer, its name or its config. Not one that needs the curvature itself,
@@ -60,7 +61,7 @@ class KFACPreconditioner(KroneckerOptimizer):
         ConfigurationError: an argument out of range; an `inner` that cannot take gradients from
             here; what `KFAC` refuses.
         LeakError: TensorFlow would get the derivative of a layer wrong.
-        NumericalError: 20 batches in a row without a finite loss.
+        NumericalError: 20 batches in a row without a finite loss, gradient and direction.
 
     Cost: A gradient, two products of each matrix of weights with its inverses, and the inner
         optimizer's own step; now and then a second pullback and the factors, or an inverse, cubic

@@ -115,11 +115,12 @@ class KroneckerOptimizer(CurvatureOptimizer):
             return factors.measured(expansion.forward, cotangents)
 
         seed = replicas.own_seed(tf.stack([self.seed, step]))
-        factors.update(step, self.factor_every, measure)
+        factors.update(step, self.factor_every, measure, expansion.finite)
         known = self.damping.value >= 0
         (mean,) = replicas.means([factors.mean_eigenvalue()])
         expansion.mean_eigenvalue = mean
-        first = tf.where(expansion.finite, self.auto_damping * mean, UNKNOWN)
+        first = self.auto_damping * mean
+        first = tf.where(expansion.finite & tf.math.is_finite(first), first, UNKNOWN)
         self.damping.assign(tf.where(known, self.damping.value, first))
         damping = tf.maximum(self.damping.value, 0.0)
         factors.renew(step, self.inverse_every, damping)

@@ -1,4 +1,4 @@
-"""Counting batches whose loss is not finite, and naming the value that was the first to fail."""
+"""Counting batches that gave nothing finite, and naming the value that was the first to fail."""
 
 import keras
 import tensorflow as tf
@@ -24,10 +24,18 @@ class Watch:
         self._is_nan = counter("first_nonfinite_is_nan")
         self._numbers = {}  # of each name that was watched; models and batches differ in them
 
-    def update(self, model_pass, expansion):
-        """Count this batch, inside the step."""
-        bad = ~expansion.finite
-        watched = list(_candidates(model_pass, expansion))
+    def update(self, model_pass, expansion, unsolved):
+        """Count this batch, inside the step.
+
+        Args:
+            model_pass: Its `TrainingPass`.
+            expansion: Its `Expansion`.
+            unsolved: Boolean scalar: no direction was finite. Nothing is lost by one such batch,
+                but what the directions are built from may never be right again.
+        """
+        bad = ~expansion.finite | unsolved
+        marked = tf.where(unsolved, float("nan"), 0.0)
+        watched = [*_candidates(model_pass, expansion), ("the direction", marked)]
         numbers = [self._numbers.setdefault(name, len(self._numbers)) for name, _ in watched]
         # A full row is kept until it has been seen from outside the compiled step.
         full = self._in_row.value >= self._optimizer.patience
@@ -58,9 +66,10 @@ class Watch:
             return
         self._in_row.assign(0)
         raise error(
-            f"{owner}: the loss or its gradient was not finite on {patience} batches in a row, so "
-            f"training was stopped. First bad value: {self.first()}. The weights are those from "
-            "before it. Clean the data, scale it, or start from smaller weights."
+            f"{owner}: the loss, its gradient or the direction was not finite on {patience} "
+            f"batches in a row, so training was stopped. First bad value: {self.first()}. The "
+            "weights are those from before it. Clean the data, scale it, or start from smaller "
+            "weights."
         )
 
     def first(self):

@@ -1,5 +1,6 @@
 """`SensitivityReport`: what a report holds and what can be made of it."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -282,9 +283,11 @@ def write(call, path, text):
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise ConfigurationError(
             f"{call}: `path` must be a file that can be written, in a folder that exists. "
             f"Received: path={str(path)!r} ({error.strerror})."
         ) from error
+    finally:  # there only if it is not in place; also after Ctrl-C
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
     return path
