@@ -14,7 +14,6 @@ def documented(page, name, scope):
     ):
         for node in ast.parse(block).body:
             if isinstance(node, ast.FunctionDef) and node.name == name:
-                # AutoGraph would read the page; nothing here needs it.
                 exec(compile(ast.Module([node], []), page, "exec"), scope)
                 return scope[name]
     raise LookupError(f"docs/guides/{page} has no function {name}")

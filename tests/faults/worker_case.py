@@ -1,4 +1,4 @@
-"""A worker of two, which `test_killed_worker.py` kills: the loop of `docs/guides/devices.md` itself."""
+"""A worker of two, which `test_killed_worker.py` kills: the loop of `devices.md` itself."""
 
 import os
 import pathlib
