@@ -37,6 +37,7 @@ class Curvature(SensitivityRegularizer):
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1, None, False, "ones")])
     >>> model.compile(loss="mse")
     >>> float(Curvature(1.0, step=0.5)(model, tf.ones([1, 1]), tf.zeros([1, 1])))

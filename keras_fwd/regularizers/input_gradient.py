@@ -28,6 +28,7 @@ class InputGradient(SensitivityRegularizer):
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1, None, False, "ones")])
     >>> model.compile(loss="mse")
     >>> float(InputGradient(1.0)(model, tf.ones([1, 1]), tf.zeros([1, 1])))

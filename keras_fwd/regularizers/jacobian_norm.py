@@ -45,6 +45,7 @@ class JacobianNorm(SensitivityRegularizer):
 
     Example:
 
+    >>> import keras
     >>> linear = keras.layers.Dense(1, kernel_initializer="ones")
     >>> float(JacobianNorm(0.5, num_projections="exact")(linear, tf.ones([4, 3])))
     1.5

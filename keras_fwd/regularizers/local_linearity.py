@@ -38,6 +38,7 @@ class LocalLinearity(SensitivityRegularizer):
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input([1]), keras.layers.Dense(1, None, False, "ones")])
     >>> model.compile(loss="mse")
     >>> penalty = LocalLinearity(1.0, epsilon=0.5, gradient_weight=0.0)

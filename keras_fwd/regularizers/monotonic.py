@@ -40,6 +40,7 @@ class Monotonic(SensitivityRegularizer):
 
     Example:
 
+    >>> import keras
     >>> falling = keras.layers.Lambda(lambda x: -2.0 * x)
     >>> float(Monotonic(1.0, 0)(falling, tf.ones([4, 1])))
     4.0

@@ -149,6 +149,7 @@ class SpectralJacobian(SpectralRegularizer):
 
     Example:
 
+    >>> import keras
     >>> diagonal = keras.layers.Lambda(lambda x: x * [3.0, 1.0])
     >>> penalty = SpectralJacobian(1.0, num_iterations=20)
     >>> round(float(penalty(diagonal, tf.ones([4, 2]))), 4)
@@ -189,6 +190,7 @@ class Lipschitz(SpectralRegularizer):
 
     Example:
 
+    >>> import keras
     >>> diagonal = keras.layers.Lambda(lambda x: x * [3.0, 1.0])
     >>> round(float(Lipschitz(1.0, bound=2.0, num_iterations=20)(diagonal, tf.ones([4, 2]))), 4)
     1.0

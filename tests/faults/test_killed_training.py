@@ -9,9 +9,10 @@ import os
 import pathlib
 import time
 
-import killed_case
 import numpy as np
 import pytest
+
+from faults import killed_case
 
 pytestmark = pytest.mark.slow
 HERE = pathlib.Path(__file__).parent
@@ -23,9 +24,9 @@ SEEDS = 50
 def server():
     """Forks processes in which TensorFlow is imported, but has not started."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killed_case"])
+    context.set_forkserver_preload(["faults.killed_case"])
     with pytest.MonkeyPatch.context() as patch:
-        paths = [str(HERE), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+        paths = [str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
         context.Process(target=os.getpid).start()  # the server starts with the first, and stays
