@@ -2,6 +2,7 @@
 # make test        the fast tests          make test-slow   the others
 # make lint        ruff and pyright        make examples    every numbered example
 # make test JOBS=8  on a machine with more cores
+# make faults      all that is drawn at random, for an hour: make test-slow takes a part
 # make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
 # make coverage     the same, and writes docs/coverage.md
 # make docs        the site, in build/docs; runs the examples that changed since the last time
@@ -18,7 +19,7 @@ BIN := .venv/bin
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow test-lowest conformance coverage lint examples docs dist bench bench-quick clean
+.PHONY: demo test test-slow faults test-lowest conformance coverage lint examples docs dist bench bench-quick clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
@@ -30,6 +31,9 @@ test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
 
 LOWEST := $(addprefix tests/test_,layers double_gradient typing blocks)
+
+faults: .venv/.ready-dev
+	FAULTS_ALL=1 $(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow tests/faults
 
 test-lowest: .venv-lowest/.ready
 	$(QUIET) .venv-lowest/bin/python -m pytest -n $(JOBS) $(LOWEST:=.py)

@@ -150,6 +150,7 @@ def compiled(name, batch=7):
     return model, (x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dynamic", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["unknown", "known"]
 )
@@ -177,6 +178,7 @@ def test_rows_are_those_of_products_with_the_whole_batch(name, dynamic, monkeypa
     np.testing.assert_allclose(rows, products, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["an activation", "a bare operation", "batch norm"])
 def test_examples_that_act_on_each_other_are_counted(name):
     keras.utils.set_random_seed(0)

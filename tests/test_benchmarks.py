@@ -59,6 +59,7 @@ def test_peers_have_a_file_of_requirements(load):
         assert row.peer is None or (BENCHMARKS / f"requirements-{row.peer[1]}.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_peer_that_cannot_be_made_is_left_out(load, monkeypatch, tmp_path, capsys):
     peers = load("peers")
     (tmp_path / "requirements-none.txt").write_text("a name that no package has\n")

@@ -345,6 +345,7 @@ def tf_slice(data, count):
     return tuple(part[:count] for part in data) if isinstance(data, tuple) else data[:count]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_callbacks_in_fit_by_a_clock(jit, float64):
     ticks = itertools.count()

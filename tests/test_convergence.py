@@ -114,6 +114,7 @@ def test_what_is_not_known_is_never_small():
 # --- what the optimizer measures -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str)
 def test_the_record_of_a_step_is_what_numpy_finds(options):
     model = line()
@@ -198,6 +199,7 @@ HARD = {
 FAST = {"a linear model", "a weight without effect", "constant targets", "a wrong gradient"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in HARD],
@@ -218,6 +220,7 @@ def test_hard_problems_end_with_the_status_that_fits(name):
     assert after <= bound * before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("x", "y"),
     [(X, 1e200 * Y), (1e200 * X, Y), (np.where(np.arange(40).reshape(20, 2) == 7, np.nan, X), Y)],
@@ -272,6 +275,7 @@ def test_every_way_to_run_a_step_stops_at_the_same_place(options):
     np.testing.assert_allclose(model.get_weights()[0], reference.get_weights()[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tolerance", "status"),
     [
@@ -293,6 +297,7 @@ def test_each_tolerance_stops_training_by_its_own_test(tolerance, status, capsys
     assert model.optimizer.status.code == StepStatus.ACCEPTED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 4])
 def test_batches_of_an_epoch_must_meet_a_test_in_a_row(steps):
     # All but the last batch of an epoch are solved exactly from the start.
@@ -373,6 +378,7 @@ def test_other_optimizers_are_refused(optimizer):
         model.fit(X, Y, verbose=0, callbacks=[LeastSquaresStop()])
 
 
+@pytest.mark.slow
 def test_every_optimizer_with_curvature_counts_what_is_not_finite():
     optimizers = keras_fwd.optimizers
     for optimizer in (optimizers.GaussNewton(), optimizers.KFAC()):

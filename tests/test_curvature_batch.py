@@ -62,6 +62,7 @@ def test_the_step_and_its_ratio_are_those_of_the_formula(preconditioner, ridge):
     assert not np.allclose(step, expected_step(before, x, y, 1, ridge)[0], rtol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [{}, {"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
@@ -78,6 +79,7 @@ def test_a_net_takes_the_same_steps_in_every_mode(run):
     np.testing.assert_allclose(flat(model), flat(reference), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"loss": keras.losses.MeanSquaredError(reduction="sum")}, {"curvature_batch": 24}],

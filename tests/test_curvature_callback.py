@@ -351,6 +351,7 @@ def test_it_is_traced_once_over_epochs_and_values_change():
         assert len(set(history[name])) == 3
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without_it():
     after = []
     for matrix in (None, "hessian", "ggn"):

@@ -236,6 +236,7 @@ def test_the_layer_is_exact_by_inputs_and_weights(float64):
     assert check_adjoint(model, x, "weights") < 1e-10
 
 
+@pytest.mark.slow
 def test_the_layer_trains_saves_and_loads(tmp_path):
     model, x = model_with_rules(), np.random.default_rng(0).normal(size=[16, 3]).astype("float32")
     plain = keras.Sequential(

@@ -71,6 +71,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "source", "shape"), CASES)
 def test_rows_equal_those_of_the_wheel(datasets, tmp_path, name, source, shape):
     inputs, targets = arrays(datasets, name, tmp_path)

@@ -186,6 +186,7 @@ SEALED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEALED)
 def test_sealed_models_are_right_under_plain_tapes(name, float64, tmp_path):
     build, training = SEALED[name]
@@ -224,6 +225,7 @@ def test_sealed_models_are_right_under_plain_tapes(name, float64, tmp_path):
     np.testing.assert_array_equal(loaded(x), sealed(x))
 
 
+@pytest.mark.slow
 def test_layers_of_one_kind_are_told_apart_and_all_sealed():
     # TensorFlow's scope for the ops of the first is the name of the second.
     names = ["layer_normalization", "layer_normalization_1", "layer_normalization_2"]

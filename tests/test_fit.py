@@ -303,6 +303,7 @@ def with_everything():
     )
 
 
+@pytest.mark.slow
 def test_logs_are_those_of_keras_before_anything_moves():
     # With a learning rate of zero, both optimizers only measure.
     arguments = {"metrics": ["accuracy"], "weighted_metrics": ["accuracy", SPARSE]}
@@ -317,6 +318,7 @@ def test_logs_are_those_of_keras_before_anything_moves():
         assert ours[name] == pytest.approx(values, rel=1e-5), name
 
 
+@pytest.mark.slow
 def test_batch_statistics_and_seeds_move_as_in_keras():
     ends = []
     for optimizer in (keras_fwd.GaussNewton(), keras.optimizers.SGD(0.1)):
@@ -328,6 +330,7 @@ def test_batch_statistics_and_seeds_move_as_in_keras():
     assert len(ends[0]) == 3  # mean, variance, seed
 
 
+@pytest.mark.slow
 def test_losses_of_single_outputs_are_logged_as_in_keras():
     inputs = keras.Input((3,))
     outputs = {"a": layers.Dense(1, name="a")(inputs), "b": layers.Dense(2, name="b")(inputs)}
@@ -545,6 +548,7 @@ def test_learning_rate_scheduler_scales_the_steps():
         np.testing.assert_allclose(after, (1 - rate) * before, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_three_epochs_trace_once_and_leave_nothing_behind():
     calls = []
 
@@ -637,6 +641,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_twenty_bad_batches_in_a_row_stop_training_and_are_named(mode):
     fn = compiled(two_branches(), "mse", jit_compile=mode == "xla")

@@ -89,6 +89,7 @@ RETURNS = [
 ]
 
 
+@pytest.mark.slow
 @modes
 @pytest.mark.parametrize("call", ["linearize", "jvp"])
 @pytest.mark.parametrize(("fn", "message"), table(RETURNS))

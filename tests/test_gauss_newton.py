@@ -316,6 +316,7 @@ def test_solvers_agree_with_each_other_over_several_steps():
     np.testing.assert_allclose(ends["cg"], ends["dense"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_cg_follows_negative_curvature_downhill():
     # A loss that is concave in the outputs beyond |r| = 1: Welsch's.
     def welsch(y, p):
@@ -403,6 +404,7 @@ def everything(fn):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["dense", "cg", pytest.param("dual", marks=pytest.mark.slow)])
 def test_a_rejected_step_leaves_everything_as_it_was(solver):
     fn = compiled(

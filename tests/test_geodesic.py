@@ -122,6 +122,7 @@ class Canyon(keras.layers.Layer):
         return x * tf.stack([1 - u, 100 * (v - u**2)])[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damping", ["auto", pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_a_curved_valley_takes_far_fewer_steps(damping):
     steps = {}

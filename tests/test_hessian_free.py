@@ -278,6 +278,7 @@ def flat(net):
     return np.concatenate([w.ravel() for w in net.get_weights()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"preconditioner": "diagonal"}, {"warm_start": True}, ALL],
@@ -295,6 +296,7 @@ def test_steps_solved_to_the_end_are_those_of_the_dense_solver(options):
     np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_eager_code_takes_the_same_steps():
     x, y = problem()
     ends = []
@@ -345,6 +347,7 @@ def test_later_steps_are_not_traced_again():
     assert len(calls) == traced > 0
 
 
+@pytest.mark.slow
 def test_a_saved_run_goes_on_to_the_same_weights(tmp_path):
     x, y = problem()
     net = fitted(small(), x, max_solver_iterations=8, **ALL)
@@ -390,6 +393,7 @@ def double_well(y, p):
     return tf.reduce_mean((p**2 - 1) ** 2 + 0.1 * (p - y) ** 2, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preconditioner", [None, pytest.param("diagonal", marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_convex_falls(preconditioner):
     x, y = problem()
@@ -401,6 +405,7 @@ def test_a_loss_that_is_not_convex_falls(preconditioner):
     assert (np.diff(losses) <= 0).all() and losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 def test_curvature_of_a_part_and_regularizers_go_with_all_options():
     x, y = problem()
     stack = [L.Dense(8, "tanh", kernel_regularizer="l2"), L.Dropout(0.2), L.Dense(2)]

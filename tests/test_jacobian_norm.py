@@ -111,6 +111,7 @@ def test_several_inputs_and_outputs_are_one_jacobian(norm):
     np.testing.assert_allclose(history["jacobian_norm"], recorder.expected, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["frobenius", "spectral"])
 def test_a_recurrent_model_is_measured(norm):
     x = RANDOM.normal(size=(6, 4, 1))

@@ -118,6 +118,7 @@ def test_rows_with_an_unknown_batch_size(chunk_size):
         assert relative_error(blocks(x), jacobian(fn, x, "weights")) < 1e-13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_a_loop_takes_the_fewer_products(mode, monkeypatch):
     model = net(layers.GRU(1), shape=[3, 1])

@@ -56,6 +56,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [pytest.param(n, o, marks=[pytest.mark.slow] * bool(o), id=f"{n} {o}") for n, o in CASES],
@@ -131,6 +132,7 @@ def test_several_outputs_and_sample_weights():
     assert history.history["loss"][-1] < 0.1 * history.history["loss"][0]
 
 
+@pytest.mark.slow
 def test_batches_of_unknown_size():
     x, y = data(20)
     known, unknown = (sequential() for _ in range(2))
@@ -143,6 +145,7 @@ def test_batches_of_unknown_size():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_regularized_models_train():
     keras.utils.set_random_seed(0)
     penalty = keras_fwd.regularizers.JacobianNorm(1e-3)
@@ -181,6 +184,7 @@ def test_a_saved_model_goes_on_to_the_same_weights(tmp_path, kind):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 )
@@ -224,6 +228,7 @@ def test_the_scale_of_the_loss_follows_overflow():
 # -- data that is hard
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_finite_is_left_out_and_counted():
     x, y = data()
     model, _ = fitted(KFAC(), epochs=2)
@@ -238,6 +243,7 @@ def test_a_batch_that_is_not_finite_is_left_out_and_counted():
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_first_batch_that_is_not_finite_does_no_harm():
     x, y = data()
     model = sequential()
@@ -369,6 +375,7 @@ def test_periods_grow_to_what_was_asked_for():
     assert {int(growing_period(tf.constant(step), 1)) for step in range(300)} == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [KFAC, keras_fwd.GaussNewton])
 def test_weights_stay_inside_their_constraints(kind):
     keras.utils.set_random_seed(0)

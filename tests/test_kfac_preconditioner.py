@@ -49,6 +49,7 @@ def check_same_weights(model, other, rtol=0.0, atol=0.0):
 # -- steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_with_plain_sgd_it_takes_the_steps_of_kfac(request, dtype):
     request.getfixturevalue(dtype)
@@ -123,6 +124,7 @@ def test_weights_left_out_of_weight_decay():
     assert not sgd._use_weight_decay(linear().trainable_variables[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
@@ -228,6 +230,7 @@ SAVED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [pytest.param(name, marks=[pytest.mark.slow] * (name == "adam")) for name in SAVED]
 )

@@ -60,6 +60,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [DENSE, CG], ids=str)
 @pytest.mark.parametrize(
     "case", ["softmax", *(pytest.param(c, marks=pytest.mark.slow) for c in CASES if c != "softmax")]

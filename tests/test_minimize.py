@@ -110,6 +110,7 @@ def test_a_linear_problem_takes_one_step_to_its_closed_form():
     assert len(calls) == traced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xla", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_step_in_a_function_of_the_user_is_the_same(xla):
     ends = []
@@ -142,6 +143,7 @@ def test_steps_and_assignments_may_follow_one_another_in_one_function():
     np.testing.assert_allclose(both(), alone, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_weights_and_nests_are_one_long_weighted_residual():
     u, w = RANDOM.uniform(0.5, 2, 25), 3.0
 
@@ -180,6 +182,7 @@ def test_new_data_of_the_same_shape_is_a_new_problem_without_a_new_graph():
     assert traced[0] == traced[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", ["trust region", *slow("nielsen")])
 def test_means_are_those_of_fit_with_mse(options):
     x = RANDOM.normal(size=(12, 2))
@@ -218,6 +221,7 @@ DERIVATIVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["laplacian", "directional", *slow("jvp", "tape")])
 def test_a_step_on_derivatives_is_that_of_central_differences(name):
     model, factor = net(3), variable(0.7)
@@ -339,6 +343,7 @@ def test_minimize_starts_anew_whatever_came_before():
     np.testing.assert_array_equal(p.numpy(), end)
 
 
+@pytest.mark.slow
 def test_problems_in_turns_do_not_disturb_each_other():
     alone, together = [], []
     (fn, p), (other, v) = decay_problem(), linear_problem(1e6)
@@ -356,6 +361,7 @@ def test_problems_in_turns_do_not_disturb_each_other():
     np.testing.assert_allclose(v.numpy(), np.linalg.lstsq(A, B, rcond=None)[0], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_an_optimizer_of_fit_takes_residuals_too():
     model = net(2)
     x = np.linspace(-1, 1, 8)[:, None]
@@ -369,6 +375,7 @@ def test_an_optimizer_of_fit_takes_residuals_too():
     assert model.evaluate(x, x**2, verbose=0) < before
 
 
+@pytest.mark.slow
 def test_units_of_the_variables_do_not_matter():
     ends = []
     for unit in (1.0, 2.0**40):
@@ -412,6 +419,7 @@ HARD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HARD)
 def test_degenerate_problems_converge_to_a_least_loss(name):
     v = variable(np.linspace(1, 2, 5))
@@ -435,6 +443,7 @@ NOT_FINITE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOT_FINITE)
 def test_what_is_not_finite_is_named_and_the_variables_stay(name):
     fn, named = NOT_FINITE[name]
@@ -548,6 +557,7 @@ def test_negative_weights_in_a_graph_make_the_loss_nan():
     assert np.isfinite(float(step(tf.constant(1.0, tf.float64))))
 
 
+@pytest.mark.slow
 def test_a_function_made_anew_for_each_call_is_warned_of():
     v = variable([1.0, 2.0])
     optimizer = GaussNewton(solver="cg")

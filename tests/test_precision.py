@@ -91,6 +91,7 @@ def small(policy, solver):
     return np.linalg.norm(flat(model) - w - expected) / np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 @pytest.mark.parametrize("solver", ["dense", "cg"])
 def test_what_float16_rounds_to_zero_is_not_lost(policy, solver, monkeypatch):

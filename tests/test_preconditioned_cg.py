@@ -154,6 +154,7 @@ def test_regularizers_are_in_the_preconditioner(monkeypatch):
     assert logs["solver_iterations"] < 0.2 * other["solver_iterations"]
 
 
+@pytest.mark.slow
 def test_auto_uses_it_where_it_chooses_cg():
     def wide():
         x, y = data(600, 4)
@@ -166,6 +167,7 @@ def test_auto_uses_it_where_it_chooses_cg():
     same_weights(small, plain, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"run_eagerly": True}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
@@ -199,6 +201,7 @@ def test_a_batch_that_is_not_finite_is_left_out():
     assert first["reduction_ratio"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damping", [0.0, 1e-3])
 def test_factors_without_full_rank_do_no_harm(damping):
     def constant():

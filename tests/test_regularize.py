@@ -49,6 +49,7 @@ def data(count=16):
     return np.asarray(random([count, 3], 1)), np.asarray(random([count, 1], 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PENALTIES)
 def test_a_model_saved_in_training_goes_on_to_the_same_weights(name, tmp_path):
     model = regularize(net(), PENALTIES[name](), seed=3)
@@ -402,6 +403,7 @@ def test_a_penalty_on_the_loss_is_the_outermost():
     model.evaluate(*data(), verbose=0)  # which has no penalty to lose
 
 
+@pytest.mark.slow
 def test_large_seeds_draw_different_numbers():
     values = set()
     for seed in (0, 2**11, 2**32 - 2**12, 2**32 - 1):
@@ -481,6 +483,7 @@ class Shear(R.SensitivityRegularizer):
         return {"strength": self.strength, "name": self.name}
 
 
+@pytest.mark.slow
 def test_a_penalty_of_ones_own_trains_and_is_saved(tmp_path):
     x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
     model = keras.Sequential([keras.Input([2]), L.Dense(1)])

@@ -43,6 +43,7 @@ class Interrupt(resume_case.Kill):
 FAST = {"GaussNewton", "KFAC"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

@@ -36,6 +36,7 @@ def fitted(loss, x, y, epochs=60, **options):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["dense", pytest.param("dual", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", ["huber", "cauchy"])
 def test_fit_ends_where_scipy_does(loss, solver):
@@ -54,6 +55,7 @@ def test_fit_ends_where_scipy_does(loss, solver):
     assert np.abs(found - TRUE).max() < 0.05
 
 
+@pytest.mark.slow
 def test_log_cosh_ends_at_a_stationary_point():
     x, y = data()
     w = fitted("log_cosh", x, y).get_weights()[0]
@@ -97,6 +99,7 @@ def test_direction_weighs_residuals_by_the_second_derivative(loss, mode):
     np.testing.assert_allclose(model.get_weights()[0][:, 0], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["huber", pytest.param("cauchy", marks=pytest.mark.slow)])
 def test_a_start_among_outliers_only_is_left(loss):
     x, y = data(far=30.0)
@@ -127,6 +130,7 @@ def test_cauchy_refuses_a_scale_without_meaning(scale):
         Cauchy(scale)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_residuals_that_overflow_leave_the_weights():
     x, y = data()

@@ -139,6 +139,7 @@ def test_second_derivative_of_hypot_on_an_axis():
     np.testing.assert_allclose(H.to_dense(), [[0, 0], [0, 0.5]], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_function_that_was_differentiated_before_is_traced_anew():
     # TensorFlow keeps the backward function of the first use, in which the mean is constant.
     normalized = tf.function(normalize)
@@ -279,6 +280,7 @@ def test_a_variable_written_inside_and_not_read_is_no_leak(mode):
     np.testing.assert_allclose(pushed, 2 * random([3]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_graphs_are_forgotten_with_what_was_traced(mode):
     """TensorFlow keeps the graph of each tf.custom_gradient for good; ours may not add to that."""

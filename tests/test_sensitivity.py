@@ -244,6 +244,7 @@ def test_a_subclassed_model_is_reported():
     assert_statistics(report, 2 * X[:, :, None], X, model(X).numpy(), tolerance=1e-12)
 
 
+@pytest.mark.slow
 def test_a_recurrent_model_is_reported():
     layers = [keras.Input([3, 1], dtype="float64"), keras.layers.GRU(2, dtype="float64")]
     model = keras.Sequential(layers)
@@ -605,6 +606,7 @@ def test_columns_that_look_like_codes_are_noted():
     assert not any("taken as continuous" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_an_interrupted_report_is_that_of_what_was_done(capsys):
     class Stopping(Stored):
         def __getitem__(self, index):
@@ -656,6 +658,7 @@ def test_a_progress_bar_goes_to_the_error_stream_and_away(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_json_and_back_is_the_same_report(tmp_path):
     report = sensitivity_report(nonlinear_model(), X, interactions=1, by=lambda x: x[:, 0] > 0)
     path = tmp_path / "report.json"

@@ -175,6 +175,7 @@ def test_both_ends_of_an_indefinite_hessian(float64, mode):
         assert found.values.dtype == tf.float64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_a_model_in_float32_has_the_same_top_to_single_precision(float32, mode):
     loss, values = loss_of_weights()
@@ -249,6 +250,7 @@ def test_a_small_map_has_its_exact_trace():
 # --- the density ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_the_density_has_the_moments_of_the_spectrum(mode):
     values = np.concatenate([np.linspace(-2, 1, 35), [5.0] * 5])

@@ -93,6 +93,7 @@ def test_integer_outputs_take_no_derivative():
 ORDERS = [("dense", 4), ("conv", 3), ("attention", 2), ("batch_normalization_training", 3)]
 
 
+@pytest.mark.slow
 @modes
 @pytest.mark.parametrize(("name", "order"), ORDERS, ids=[name for name, _ in ORDERS])
 def test_each_order_is_the_central_difference_of_the_one_before(name, order, mode):
@@ -117,6 +118,7 @@ def test_fourth_order_through_a_loop():
         assert relative_error(actual[k], expected[k - 1]) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [pytest.param("eager", marks=pytest.mark.slow), "graph"])
 def test_second_order_through_a_loop(mode):
     fn, _ = case("lstm").function()

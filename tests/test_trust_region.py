@@ -16,6 +16,7 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+@pytest.mark.slow
 def test_a_weight_that_only_rounding_sees_stays_where_it_is():
     """The bias of attention's keys shifts all scores of a query alike: softmax does not see it."""
     keras.utils.set_random_seed(1)
@@ -148,6 +149,7 @@ FITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FITS)
 def test_a_fit_from_afar_has_seven_digits_with_the_defaults(case):
     (x, y, function, certified), start, steps = FITS[case]
@@ -158,6 +160,7 @@ def test_a_fit_from_afar_has_seven_digits_with_the_defaults(case):
     np.testing.assert_allclose(fn.get_weights(), certified, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_steps_do_not_depend_on_the_units_of_the_weights():
     x, y = draw(30, 1), draw(30, 1, seed=1)
     ends = []

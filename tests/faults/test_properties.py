@@ -1,10 +1,9 @@
 """Laws of all transforms, for nests, shapes and dtypes that hypothesis draws.
 
-`FAULTS_EXAMPLES=500` draws as many for each law, and others in each run.
+`make faults` draws 100 for each law, others each time; every run draws the same ten.
 """
 
 import functools
-import os
 
 import numpy as np
 import pytest
@@ -15,15 +14,15 @@ from hypothesis import strategies as st
 import keras_fwd
 from faults import random_spaces as spaces
 from faults.random_spaces import SmoothFunction, check_like, close, flat, sample, vector
+from faults.sizes import ALL
 from keras_fwd import LeakError, StructureError
 
 pytestmark = pytest.mark.slow
 
 # Each example traces a function, which takes a tenth of a second or more: few, and always the same.
-EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", 0))
 law = settings(
-    max_examples=EXAMPLES or 20,
-    derandomize=not EXAMPLES,
+    max_examples=100 if ALL else 10,
+    derandomize=not ALL,
     deadline=None,
     database=None,
     suppress_health_check=list(HealthCheck),
