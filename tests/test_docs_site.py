@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from chromium import PHONE
 from site_links import problems
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -18,9 +19,7 @@ import api_pages  # noqa: E402 - needs the path above
 import page_links  # noqa: E402
 
 PUBLIC = [(module, name) for module, names in api_pages.public().items() for name in names]
-CHROMIUM = "--no-sandbox --disable-gpu --disable-background-networking --disable-sync".split()
 OPTIONS = "-m sphinx -W --keep-going -q -D plot_gallery=0".split()
-PHONE = {"width": 390, "height": 844}
 
 
 def text_of(*globs):
@@ -154,19 +153,6 @@ def test_the_site_has_the_sections_of_the_docstrings(site):
     page = (site / "api" / "keras_fwd.jvp.html").read_text()
     for section in ("Parameters", "Returns", "Raises", "Cost", "Example"):
         assert re.search(rf'(class="rubric">|<dt.*>){section}', page), section
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One Chromium for all tests of this file."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield running
-        running.close()
 
 
 # Elements of the text that stick out of the window, but for those in a part that scrolls.

@@ -1,33 +1,16 @@
 """The page of a sensitivity report in headless Chromium."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
+from chromium import PHONE
 from report_cases import made_up_report
 from test_report_page import HOSTILE, hostile_report
 
 from keras_fwd.sensitivity import html_page
 
-CHROMIUM = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update "
-    "--disable-sync --no-first-run"
-).split()
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """One Chromium for all tests of this file."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=CHROMIUM)
-        yield running
-        running.close()
+DESK = {"width": 1280, "height": 800}
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def check_apart(fn):
 
 def check_outputs(model_pass, recorder, outputs):
     """Raise `ConfigurationError` where blocks would not come to the same as the batch."""
-    updated = [variable.path for variable in recorder._updated.values()]
+    updated = [variable.path for variable in recorder.updated]
     if updated:
         _refuse(
             "layers that keep a state or draw random numbers, such as BatchNormalization and "

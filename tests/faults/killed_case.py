@@ -13,11 +13,12 @@ import zipfile
 import keras
 import numpy as np
 import tensorflow as tf
+from resume_case import BATCHES, batches
 
 import keras_fwd
 from keras_fwd import regularizers
 
-BATCHES, EPOCHS = 6, 3
+EPOCHS = 3
 KINDS = {
     "GaussNewton": lambda: keras_fwd.GaussNewton(),
     "KFAC rate": lambda: keras_fwd.KFAC(
@@ -46,13 +47,6 @@ def compiled(kind):
     return model
 
 
-def data():
-    """Batches in an order that is always the same: Keras saves none of a shuffled one."""
-    random = np.random.default_rng(0)
-    x = random.normal(size=(10 * BATCHES, 3)).astype("float32")
-    return tf.data.Dataset.from_tensor_slices((x, np.sin(x[:, :1] * x[:, 1:2]))).batch(10)
-
-
 class Tell(keras.callbacks.Callback):
     """Says where the training is, before the callbacks that follow save anything."""
 
@@ -74,7 +68,7 @@ def backed_up(kind, folder, callbacks):
     backup = keras.callbacks.BackupAndRestore(
         folder, double_checkpoint=True, delete_checkpoint=False
     )
-    model.fit(data(), epochs=EPOCHS, verbose=0, callbacks=[*callbacks, backup])
+    model.fit(batches(), epochs=EPOCHS, verbose=0, callbacks=[*callbacks, backup])
     return model
 
 
@@ -118,9 +112,9 @@ def checkpointed(kind, folder, callbacks, save_freq="epoch"):
     options = {"verbose": 0, "callbacks": [*callbacks, save]}
     epoch, batch = divmod(int(model.optimizer.iterations), BATCHES)
     if batch:
-        model.fit(data().skip(batch), **options)
+        model.fit(batches().skip(batch), **options)
         epoch += 1
-    model.fit(data(), initial_epoch=epoch, epochs=EPOCHS, **options)
+    model.fit(batches(), initial_epoch=epoch, epochs=EPOCHS, **options)
     return model
 
 
@@ -137,7 +131,7 @@ WAYS = {
 
 def undisturbed(kind):
     model = compiled(kind)
-    model.fit(data(), epochs=EPOCHS, verbose=0)
+    model.fit(batches(), epochs=EPOCHS, verbose=0)
     return model.get_weights()
 
 

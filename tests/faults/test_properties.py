@@ -58,6 +58,15 @@ def nothing_known(problem):
 # --- derivatives of first order -------------------------------------------------------------------
 
 
+def check_products(problem, pushed, pulled, J, roundings):
+    """Of a problem's own tangents and cotangents, with the matrix that they should come from."""
+    _, u, w = points(problem)
+    check_like(pushed, problem.target, tangents=True)
+    check_like(pulled, problem.source, tangents=True)
+    close(vector(pushed), J @ vector(u), roundings * limit(problem))
+    close(vector(pulled), J.T @ vector(w), roundings * limit(problem))
+
+
 @law
 @given(problems, modes)
 def test_jvp_and_vjp_are_the_jacobian_and_its_transpose(problem, mode):
@@ -68,12 +77,8 @@ def test_jvp_and_vjp_are_the_jacobian_and_its_transpose(problem, mode):
     (y, pushed), (again, pulled) = run(x)
     for outputs in (y, again):
         check_like(outputs, problem.target)
-    check_like(pushed, problem.target, tangents=True)
-    check_like(pulled, problem.source, tangents=True)
-    J = problem.jacobian(x)
     close(vector(y), problem.values(x), limit(problem))
-    close(vector(pushed), J @ vector(u), 4 * limit(problem))
-    close(vector(pulled), J.T @ vector(w), 4 * limit(problem))
+    check_products(problem, pushed, pulled, problem.jacobian(x), roundings=4)
 
 
 @law
@@ -197,11 +202,7 @@ def test_jvp_from_vjp_is_the_same(problem):
     fn = keras_fwd.jvp_from_vjp(lambda x: problem(x))
     _, pushed = keras_fwd.jvp(fn, x, u)
     _, pulled = keras_fwd.vjp(fn, x, w)
-    check_like(pushed, problem.target, tangents=True)
-    check_like(pulled, problem.source, tangents=True)
-    J = problem.jacobian(x)
-    close(vector(pushed), J @ vector(u), 8 * limit(problem))
-    close(vector(pulled), J.T @ vector(w), 8 * limit(problem))
+    check_products(problem, pushed, pulled, problem.jacobian(x), roundings=8)
 
 
 @law
@@ -218,11 +219,7 @@ def test_a_rule_of_ones_own_is_what_comes_out(problem):
 
     _, pushed = keras_fwd.jvp(fn, x, u)
     _, pulled = keras_fwd.vjp(fn, x, w)
-    check_like(pushed, problem.target, tangents=True)
-    check_like(pulled, problem.source, tangents=True)
-    J = problem.jacobian(x)
-    close(vector(pushed), 2 * J @ vector(u), 8 * limit(problem))
-    close(vector(pulled), 2 * J.T @ vector(w), 8 * limit(problem))
+    check_products(problem, pushed, pulled, 2 * problem.jacobian(x), roundings=8)
 
 
 # --- of higher order ------------------------------------------------------------------------------
