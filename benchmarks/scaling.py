@@ -43,8 +43,9 @@ def grown(group, options):
     names, base, axes = cases.GROUPS[group]
     known = {}  # the net that all axes share is timed once
     for axis, values in axes.items():
-        if options.quick:
-            values = [base[axis], 2 * base[axis]] if axis == "width" else []
+        if options.quick:  # one exponent in all
+            more = [2 * base[axis]] if group == next(iter(cases.GROUPS)) else []
+            values = [base[axis], *more] if axis == "width" else []
         for value in values[: options.points]:
             sizes = {**base, axis: value}
             key = tuple(sizes.values())
@@ -110,7 +111,7 @@ def alone(found, options):
         exponents(found, group, points, base)
 
 
-def several(found):
+def several(found, options):
     """Training steps on as many virtual devices, each count in a process of its own."""
     counts = [f"{count} device{'s' * (count > 1)}, ms" for count in DEVICES]
     title = "Steps of the same batch under MirroredStrategy, virtual devices that share the cores"
@@ -118,6 +119,7 @@ def several(found):
     runs = []
     for count in DEVICES:
         command = [sys.executable, __file__, "--devices", str(count)]
+        command += ["--quick"] if options.quick else []
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     for name in runs[0]:
@@ -134,11 +136,12 @@ def main():
     if options.devices:
         import scaling_devices
 
-        print(json.dumps(scaling_devices.milliseconds(options.devices)))
+        steps = 4 if options.quick else scaling_devices.STEPS
+        print(json.dumps(scaling_devices.milliseconds(options.devices, steps)))
         return
     found = record.Record()
     alone(found, options)
-    several(found)
+    several(found, options)
     found.finish(options, width=150)
 
 

@@ -3,7 +3,6 @@
 import statistics
 import time
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,18 +20,16 @@ def run_once(fn, function, primals):
     """
     calls = []
     paths = {id(layer): layer.path or layer.name for layer in nested_layers.inside(fn)}
-    own = keras.Layer.__call__
 
-    def recording(self, *args, **kwargs):
-        if id(self) in paths and len(args) == 1:
-            calls.append((paths[id(self)], self, args[0], dict(kwargs)))
-        return own(self, *args, **kwargs)
+    def recording(layer, args, options, call):
+        if id(layer) in paths and len(args) == 1:
+            calls.append((paths[id(layer)], layer, args[0], options))
+        return call()
 
     before = [v.value.numpy() for v in getattr(fn, "non_trainable_variables", [])]
     try:
-        if paths:
-            keras.Layer.__call__ = recording
-        functional.as_tensors("find_leaks", function(primals))
+        with nested_layers.around_calls(recording):
+            functional.as_tensors("find_leaks", function(primals))
     except StructureError:
         raise
     except Exception as error:
@@ -41,7 +38,6 @@ def run_once(fn, function, primals):
             f"{given.describe(primals)} ({type(error).__name__}: {str(error).splitlines()[0]})."
         ) from error
     finally:
-        keras.Layer.__call__ = own
         for variable, value in zip(getattr(fn, "non_trainable_variables", []), before, strict=True):
             variable.assign(value)  # statistics and seeds, as if nothing had been run
     return calls

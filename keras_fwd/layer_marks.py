@@ -29,21 +29,17 @@ class LayerMarks:
         """The function, whose layers mark their ops while a graph is traced."""
         numbers = {id(layer): i for i, layer in enumerate(self._layers)}
 
+        def mark(layer, args, options, call):
+            del args, options
+            number = numbers.get(id(layer))
+            if number is None or tf.executing_eagerly():
+                return call()
+            with tf.name_scope(f"keras_fwd_layer_{number}"):
+                return call()
+
         def marked(primals):
-            call = keras.Layer.__call__
-
-            def numbered(layer, *args, **kwargs):
-                number = numbers.get(id(layer))
-                if number is None or tf.executing_eagerly():
-                    return call(layer, *args, **kwargs)
-                with tf.name_scope(f"keras_fwd_layer_{number}"):
-                    return call(layer, *args, **kwargs)
-
-            keras.Layer.__call__ = numbered
-            try:
+            with nested_layers.around_calls(mark):
                 return function(primals)
-            finally:
-                keras.Layer.__call__ = call
 
         return marked
 

@@ -6,6 +6,8 @@ call context, which knows the outermost layer of a call. Without them: labels wi
 penalty that is lost without a word.
 """
 
+import contextlib
+
 import keras
 
 
@@ -22,3 +24,23 @@ def directly_inside(layer):
 def is_outermost(layer):
     """Whether the call that is running began with this layer."""
     return layer._get_call_context().entry_layer is layer
+
+
+@contextlib.contextmanager
+def around_calls(around):
+    """While it lasts, a call of any layer is one of `around(layer, args, options, call)`.
+
+    Args:
+        around: Gets the layer, its arguments and its options; returns what the call is to return,
+            which is what `call`, without arguments, does.
+    """
+    own = keras.Layer.__call__
+
+    def replaced(self, *args, **options):
+        return around(self, args, options, lambda: own(self, *args, **options))
+
+    keras.Layer.__call__ = replaced
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = own
