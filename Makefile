@@ -30,7 +30,7 @@ test: .venv/.ready-dev
 test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
 
-LOWEST := $(addprefix tests/test_,layers double_gradient typing blocks)
+LOWEST := $(addprefix tests/test_,layers double_gradient typing blocks sealing fit)
 
 faults: .venv/.ready-dev
 	FAULTS_ALL=1 $(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow tests/faults

@@ -104,10 +104,19 @@ FUNCTIONS = {
 }
 
 
+needs_hypot = pytest.mark.skipif(
+    not hasattr(keras.ops, "hypot"), reason="the oldest versions of Keras have no hypot"
+)
+
+
+def marks(name, mode):
+    slow = mode == "eager" or " a " in name
+    return [pytest.mark.slow] * slow + [needs_hypot] * ("hypot" in name)
+
+
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [pytest.param(n, "eager", marks=pytest.mark.slow) for n in FUNCTIONS]
-    + [pytest.param(n, "graph", marks=[pytest.mark.slow] * (" a " in n)) for n in FUNCTIONS],
+    [pytest.param(n, m, marks=marks(n, m)) for m in ("eager", "graph") for n in FUNCTIONS],
 )
 def test_functions_are_exact_to_third_order(name, mode):
     fn, run = FUNCTIONS[name], MODES[mode]
@@ -133,6 +142,7 @@ def test_functions_are_exact_to_third_order(name, mode):
     assert relative_error(run(slope)(x), central_difference(run(energy), x, u)) < 1e-5
 
 
+@needs_hypot
 def test_second_derivative_of_hypot_on_an_axis():
     # d²/dy² √(x² + y²) = 1/x at y = 0, where TensorFlow's own composition gives 0.
     H = hessian(lambda p: keras.ops.hypot(p[0], p[1]), tf.constant([2.0, 0.0], tf.float64))
@@ -166,7 +176,9 @@ def test_recurrent_layers_run_without_cudnn(monkeypatch):
     x, u = random([2, 4, 3], dtype="float32"), random([2, 4, 3], 1, "float32")
     _, pushed = tf.function(lambda x: jvp(layer, x, u), autograph=False)(x)
     assert not asked
-    assert relative_error(pushed, tf.stack(central_difference(layer_loop(layer), x, u))) < 1e-2
+    # A long step, for single precision.
+    expected = tf.stack(central_difference(layer_loop(layer), x, 1000 * u)) / 1000
+    assert relative_error(pushed, expected) < 1e-3
 
 
 def layer_loop(layer):
