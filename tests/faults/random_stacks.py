@@ -223,8 +223,13 @@ def stack(seed, attempt=0):
 
 
 def _runs(made):
-    """Whether Keras can call the model: `RandomCrop`, for one, crops in training only."""
+    """Whether Keras can call the model: `RandomCrop`, for one, crops in training only.
+
+    In a graph too, where `AdaptiveAveragePooling3D`, for one, may not have windows that are larger
+    than the image.
+    """
     try:
+        tf.function(made.model, autograph=False).get_concrete_function(made.points())
         outputs = [made.model(made.points(), training=training) for training in (True, False)]
     except (ValueError, TypeError, tf.errors.InvalidArgumentError):
         return False
