@@ -20,7 +20,6 @@ def pytest_collection_finish():
     """TensorFlow itself is never garbage: collections need not walk through it again and again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 20)  # graphs are many objects, and hardly ever garbage
 
 
 @pytest.fixture(autouse=True)
