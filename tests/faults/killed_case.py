@@ -110,11 +110,13 @@ def checkpointed(kind, folder, callbacks, save_freq="epoch"):
     name = "{epoch}-{batch}.keras" if save_freq != "epoch" else "{epoch}.keras"
     save = keras.callbacks.ModelCheckpoint(folder / name, save_freq=save_freq)
     options = {"verbose": 0, "callbacks": [*callbacks, save]}
+    # In one `fit`, for at the end of each Keras sets weights to their moving averages.
     epoch, batch = divmod(int(model.optimizer.iterations), BATCHES)
     if batch:
-        model.fit(batches().skip(batch), **options)
-        epoch += 1
-    model.fit(batches(), initial_epoch=epoch, epochs=EPOCHS, **options)
+        rest = batches().repeat(EPOCHS - epoch).skip(batch)
+        model.fit(rest, **options)
+    else:
+        model.fit(batches(), initial_epoch=epoch, epochs=EPOCHS, **options)
     return model
 
 
