@@ -136,8 +136,8 @@ def main():
     if options.devices:
         import scaling_devices
 
-        steps = 4 if options.quick else scaling_devices.STEPS
-        print(json.dumps(scaling_devices.milliseconds(options.devices, steps)))
+        found = scaling_devices.milliseconds(options.devices, options.quick)
+        print(json.dumps(found))
         return
     found = record.Record()
     alone(found, options)
