@@ -1,4 +1,4 @@
-"""Which layers are inside which.
+"""Which layers are inside which, and when one of them is called.
 
 Private interface used here: Keras' own walk through sublayers and list of them, which hold those in
 lists and dictionaries and within layers that are no models, as `Model.layers` does not; and the

@@ -179,6 +179,10 @@ class Training:
         """Richardson's: the error falls with h⁴."""
         return (4 * self.along(direction, h / 2, which) - self.along(direction, h, which)) / 3
 
+    def jacobian(self, along, h):
+        """Of the outputs by all weights, column by column."""
+        return np.stack([along(e, h, 0) for e in np.eye(sum(w.size for w in self.start))], axis=1)
+
     def gauss_newton(self, make=keras_fwd.GaussNewton):
         """The step equals the dense solution, or is none where that would raise the loss."""
         w = ravel(self.start)
@@ -189,11 +193,10 @@ class Training:
         if len(w) > MOST_WEIGHTS:
             return self.check_descent(step, loss, reached)
         h = self.stack.step
-        basis = np.eye(len(w))
         # Where exponentials bend the loss, the error of the first differences is too large.
         for along, length in ((self.along, h), (self.extrapolated, 10 * h)):
-            J = np.stack([along(e, length, 0) for e in basis], axis=1)
-            g = np.concatenate([along(e, length, 1) for e in basis])
+            J = self.jacobian(along, length)
+            g = np.concatenate([along(e, length, 1) for e in np.eye(len(w))])
             expected = -np.linalg.solve(2 / len(J) * J.T @ J + DAMPING * np.eye(len(w)), g)
             if not step.any() and self.at(w + expected)[1] >= loss - 1e-3 * abs(g @ expected):
                 return EXACT  # rejected, and rightly so
@@ -202,9 +205,8 @@ class Training:
                 return self.check_descent(step, loss, reached)
         if not smooth(lambda h: self.along(expected, h, 0), h, self.stack.tolerance):
             return KINK
-        J = np.stack([self.along(e, h, 0) for e in basis], axis=1)
-        others = (self.along(e, h / 3, 0) for e in basis)
-        if np.linalg.norm(np.stack(list(others), axis=1) - J) > 1e-4 * np.linalg.norm(J):
+        near, far = (self.jacobian(self.along, length) for length in (h / 3, h))
+        if np.linalg.norm(near - far) > 1e-4 * np.linalg.norm(far):
             return KINK
         raise Wrong(f"GaussNewton's step differs from the dense solution by {error:.1e}")
 
