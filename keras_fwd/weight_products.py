@@ -10,9 +10,6 @@ import tensorflow as tf
 
 from keras_fwd import patches
 
-#: Ops that hand on the outputs of a product on the way to the bias.
-_ONWARD = ("Identity", "IdentityN", "Cast", "Reshape", "ExpandDims", "Squeeze", "BatchToSpaceND")
-ADDITIONS = ("AddV2", "Add", "BiasAdd")
 _CONVOLUTIONS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative")
 
 
@@ -56,7 +53,8 @@ class Product:
         op: Name of the op.
         arrangement: Of the weight.
         shape: `(groups, n, m)` of its matrices.
-        output: The tensor at which the gradient of the outputs is taken.
+        output: The tensor at which the gradient of the outputs is taken: the op's, or a later one
+            with the same gradient.
         inputs: Function: to `x`, `[examples, positions, groups, n]`; for a look-up, the indices
             `[examples, positions]`.
         outputs: Function: a tensor like `output` to `[examples, positions, groups, m]`.
@@ -72,57 +70,6 @@ class Product:
     outputs: Callable
     bias_at: Any = None
     lookup: bool = False
-
-
-class Path:
-    """The part of a graph that leads to the leaves.
-
-    Attributes:
-        leading: The ops on it.
-        single: Whether the batch is known to hold one example.
-    """
-
-    def __init__(self, leaves):
-        self.single = all(leaf.shape.rank and leaf.shape[0] == 1 for leaf in leaves)
-        self.leading = set()
-        stack = [leaf.op for leaf in leaves]
-        while stack:
-            op = stack.pop()
-            if op not in self.leading:
-                self.leading.add(op)
-                stack += [tensor.op for tensor in op.inputs]
-
-    def consumers(self, tensor):
-        """The ops on the path that read a tensor."""
-        return [op for op in dict.fromkeys(tensor.consumers()) if op in self.leading]
-
-    def following(self, tensor, kind):
-        """The output of the op of a kind that reads a tensor, or None."""
-        found = [op.outputs[0] for op in self.consumers(tensor) if op.type == kind]
-        return found[0] if found else None
-
-    def behind(self, op):
-        """Where the gradient of an op's output is known: behind a gradient of its own, if any."""
-        tensor = op.outputs[0]
-        for consumer in self.consumers(tensor):
-            if consumer.type == "IdentityN":
-                place = [given is tensor for given in consumer.inputs].index(True)
-                return consumer.outputs[place]
-        return tensor
-
-    def addition(self, tensor):
-        """The addition to the outputs of a product, with nothing but reshapes before it."""
-        while True:
-            consumers = self.consumers(tensor)
-            if len(consumers) != 1:
-                return None
-            (op,) = consumers
-            if op.type in ADDITIONS:
-                return op
-            if op.type not in _ONWARD:
-                return None
-            place = [given is tensor for given in op.inputs].index(True)
-            tensor = op.outputs[place if op.type == "IdentityN" else 0]
 
 
 def product(op, place, arrangement, path):

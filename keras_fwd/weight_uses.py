@@ -11,14 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_fwd.weight_products import (
-    ADDITIONS,
-    Arrangement,
-    Path,
-    constant_of,
-    product,
-    shape_of,
-)
+from keras_fwd.weight_path import ADDITIONS, Path
+from keras_fwd.weight_products import Arrangement, constant_of, product, shape_of
 
 #: Ops that hand on a weight's entries in their order.
 _IN_ORDER = ("Identity", "Cast", "Reshape", "ExpandDims", "Squeeze")
@@ -30,7 +24,7 @@ class Broadcast:
 
     Attributes:
         op: The op.
-        output: Its output, at which the gradient is taken.
+        output: Where the gradient is taken: its output, or a later tensor with the same gradient.
         operand: The weight as the op gets it.
         gradients: Function: a tensor like `output` to the gradient of each example by the operand,
             `[examples, size]`.
@@ -57,7 +51,19 @@ def find(weights, leaves):
         leaves: Tensors of the same graph that depend on them.
     """
     path = Path(leaves)
-    return [list(_uses(path, weight, Arrangement(), in_order=True)) for weight in weights]
+    uses = [_uses(path, weight, Arrangement(), in_order=True) for weight in weights]
+    return [[_at_the_last(path, use) for use in mine] for mine in uses]
+
+
+def _at_the_last(path, use):
+    """The use, its gradient taken at the last tensor that has the same one.
+
+    TensorFlow's rules of additions hand on the gradient as it came: a tape that is asked for it at
+    two such tensors gives one for both, counts a reference too many, and the graph is never freed.
+    """
+    if isinstance(use, Other):
+        return use
+    return dataclasses.replace(use, output=path.last_alike(use.output))
 
 
 def _uses(path, tensor, arrangement, in_order):

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from cases import float32, float64  # noqa: F401 - fixtures of all tests
 from chromium import browser  # noqa: F401
+from gradient_registry import dropped_afterwards
 
 # On GPUs that have it, TF32 rounds float32 products to 10 bits: far above our tolerances.
 tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -20,6 +21,13 @@ def pytest_collection_finish():
     """TensorFlow itself is never garbage: collections need not walk through it again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registry():
+    """A module's graphs end with it."""
+    with dropped_afterwards():
+        yield
 
 
 @pytest.fixture(autouse=True)

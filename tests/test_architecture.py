@@ -81,6 +81,7 @@ FLOORS = {
         "spectrum",
         "kronecker",
         "patches",
+        "weight_path",
         "weight_products",
         "weight_uses",
         "blocks",

@@ -153,7 +153,7 @@ def test_squared_norm_estimates_are_exact_for_orthogonal_columns():
 def test_bias_correction_and_standard_error_of_the_estimated_norm():
     """Over 400 seeds: the mean is right, the plain root of the mean square is not, and the spread
     is what the standard error says."""
-    model, x = network(12, 9), RANDOM.normal(size=(4, 12))
+    model, x = network(12, 9), np.random.default_rng(1).normal(size=(4, 12))
     truth = np.linalg.norm(matrices(model, x), axis=(1, 2))
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
