@@ -301,6 +301,7 @@ def traced():
         model.compile(KFAC(fisher="type-2"), "mse")
     fit(model, epochs=1)
     count = len(traces)
+    assert count == 2  # one for each replica
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model.keras")
         with strategy.scope():

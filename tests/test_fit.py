@@ -572,6 +572,21 @@ def test_three_epochs_trace_once_and_leave_nothing_behind():
     assert objects[-1] - objects[-3] < 200
 
 
+@pytest.mark.parametrize("kind", [keras_fwd.GaussNewton, keras_fwd.KFAC])
+def test_the_variables_of_an_optimizer_cost_no_second_trace(kind):
+    traces = []
+
+    class Counted(keras.Sequential):
+        def train_step(self, data):
+            traces.append(1)
+            return super().train_step(data)
+
+    fn = Counted([keras.Input([X.shape[1]]), layers.Dense(1)])
+    fn.compile(kind(), "mse")
+    fit(fn, X, Y, epochs=2, batch_size=5)
+    assert len(traces) == 1
+
+
 # --- values that are not finite -------------------------------------------------------------------
 
 

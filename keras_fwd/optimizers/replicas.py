@@ -71,16 +71,22 @@ def own_seed(seed):
 
 
 def once(make):
-    """Call a function that makes variables, once for all replicas."""
+    """Call a function that makes variables, once for all replicas, outside of any graph."""
     if count() == 1:
-        make()
+        with tf.init_scope(), tf.variable_creator_scope(_outside):
+            make()
         return
 
     def across(strategy):
-        with tf.init_scope(), strategy.scope():
+        with tf.init_scope(), strategy.scope(), tf.variable_creator_scope(_outside):
             make()
 
     tf.distribute.get_replica_context().merge_call(across)
+
+
+def _outside(create, **arguments):
+    """Make a variable that TensorFlow does not count as made in the trace, to trace it again."""
+    return create(**{**arguments, "experimental_enable_variable_lifting": False})
 
 
 class Job(NamedTuple):
