@@ -21,7 +21,7 @@ from keras_fwd.sensitivity.estimates import Estimate
 
 #: Resamples of few features; of more than 50 000 numbers fewer, but never below 200.
 RESAMPLES, MIN_RESAMPLES, _NUMBERS = 1000, 200, 5e7
-_BYTES = 2**28  # of the resampled values of one measure at a time
+_BYTES = 2**25  # of the resampled values of one measure at a time
 
 
 class Bootstrap:
