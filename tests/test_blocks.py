@@ -241,6 +241,18 @@ def test_a_batch_of_one_is_the_block_ggn(name):
         np.testing.assert_allclose(kron(block), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_an_output_that_another_one_adds_to_has_the_gradients_of_both():
+    inputs = keras.Input((3,))
+    first = L.Dense(2)(inputs)
+    model = keras.Model(inputs, [first, L.Add()([first, L.Dense(2, use_bias=False)(inputs)])])
+    model.compile("sgd", ["mse", "mse"])
+    found, ((_, right), (_, other)) = blocks_of(model, normal(1, 3), factors)
+    assert [block.kind for block in found] == ["Kronecker"] * 2
+    # Each mean square of two entries has the Hessian I, and the first product is in both outputs.
+    np.testing.assert_allclose(right, [2 * np.eye(2)], rtol=1e-12)
+    np.testing.assert_allclose(other, [np.eye(2)], rtol=1e-12)
+
+
 def test_a_deep_linear_net_is_the_block_ggn():
     model = built([L.Dense(4), L.Dense(3), L.Dense(2)], (3,))
     x = normal(6, 3)

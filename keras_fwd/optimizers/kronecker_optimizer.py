@@ -160,13 +160,12 @@ class KroneckerOptimizer(CurvatureOptimizer):
 
     def _variable(self, name, shape, dtype):
         """A variable of zeros, or of what was saved for it."""
-        with tf.init_scope():
-            variable = self.add_variable(
-                shape=shape, dtype=dtype, name=name, initializer=keras.initializers.Zeros()
-            )
-            self._made.append(variable)
-            if self._saved and tuple(self._saved[0].shape) == tuple(variable.shape):
-                variable.assign(self._saved.pop(0))
+        variable = self.add_variable(
+            shape=shape, dtype=dtype, name=name, initializer=keras.initializers.Zeros()
+        )
+        self._made.append(variable)
+        if self._saved and tuple(self._saved[0].shape) == tuple(variable.shape):
+            variable.assign(self._saved.pop(0))
         return variable
 
     @property

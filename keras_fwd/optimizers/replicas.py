@@ -85,7 +85,7 @@ def once(make):
 
 
 def _outside(create, **arguments):
-    """Make a variable that TensorFlow does not count as made in the trace, to trace it again."""
+    """Make a variable that does not count as made in a trace: TensorFlow would trace once more."""
     return create(**{**arguments, "experimental_enable_variable_lifting": False})
 
 
