@@ -31,7 +31,10 @@ BENCHMARKS = {
         "Outputs and tangents of each layer and model, against a forward pass, "
         "`tf.autodiff.ForwardAccumulator` and `jax.jvp` of the same Keras model. Below one forward "
         "pass where Keras compiles a convolution in groups with XLA, for want of backward kernels: "
-        "that is slower than TensorFlow's forward kernel, which the JVP runs.",
+        "that is slower than TensorFlow's forward kernel, which the JVP runs. mlp: "
+        "784-1024-1024-1024-10, batch 128; cnn: two convolutions with max pooling, batch 64; "
+        "transformer: two blocks, batch 16; lstm, gru: 128 units, 100 steps, batch 32; the others "
+        "are `keras.applications` at 96x96, batch 8.",
         "--models mlp cnn --layers swish --repeats 3",
         peer=("--jax", "jax"),
         minutes=20,
