@@ -37,19 +37,18 @@ BENCHMARKS = {
         "are `keras.applications` at 96x96, batch 8.",
         "--models mlp cnn --layers swish --repeats 3",
         peer=("--jax", "jax"),
-        minutes=20,
+        minutes=10,
     ),
     "jacobian": Benchmark(
         "Jacobians and higher derivatives",
         "Against `tape.jacobian`, `tape.batch_jacobian` and nested tapes.",
         "--repeats 3 --dimensions 1",
-        minutes=2,
     ),
     "memory": Benchmark(
         "Memory of derivatives",
         "Peak memory of one JVP and of a held linearization.",
         "--batch 1024 --layers 20 --repeats 1 --only forward jvp gradient held",
-        minutes=4,
+        minutes=2,
     ),
     "cg": Benchmark(
         "An iteration of conjugate gradients",
@@ -74,14 +73,13 @@ BENCHMARKS = {
         "A 7-16-16-1 net on 392 cars: `GaussNewton`, 50 epochs, against 2000 of six Adams.",
         "--epochs 10 --adam-epochs 20",
         full="--seeds 2",
-        minutes=12,
     ),
     "nist": Benchmark(
         "NIST's nonlinear regression problems",
         "The defaults of `GaussNewton` from both of NIST's starts, beside scipy's `lm` and `trf` "
         "with exact Jacobians.",
         "--problems BoxBOD Misra1a",
-        minutes=6,
+        minutes=2,
     ),
     "sinc": Benchmark(
         "A narrow fit to many digits",
@@ -89,7 +87,7 @@ BENCHMARKS = {
         "epochs: the times to the goal vary from run to run.",
         "--seeds 1 --seconds 2",
         peer=("--peer", "lm"),
-        minutes=3,
+        minutes=2,
     ),
     "robustness": Benchmark(
         "Penalties on the Jacobian",
@@ -107,21 +105,20 @@ BENCHMARKS = {
         "`KFAC` in turns: the mean is what training takes.",
         "--data digits --adam-steps 20 --repeats 0",
         peer=("--jax", "kfac"),
-        minutes=30,
+        minutes=14,
     ),
     "kfac_memory": Benchmark(
         "Memory of `KFAC`",
         "A step holds the weights, the last step, the gradient, the direction and what a trial "
         "tries.",
         '--width 512 --layers 2 --only Adam "KFAC, most steps"',
-        minutes=2,
     ),
     "kfac_nets": Benchmark(
         "`KFAC` on a ResNet and a transformer",
         "scikit-learn's digits: to the best validation accuracy of three Adams. No goal.",
         "--epochs 1 --nets resnet",
         full="--epochs 60 --seeds 1",
-        minutes=10,
+        minutes=4,
     ),
     "mnist_cnn": Benchmark(
         "A small CNN",
@@ -129,7 +126,7 @@ BENCHMARKS = {
         "small, and 64 images say so much of all 4000, that Adam has passed over the data several "
         "times before ten products with the curvature of a larger batch pay.",
         "--seeds 1 --epochs 1",
-        minutes=6,
+        minutes=2,
     ),
     "callback_overhead": Benchmark(
         "Callbacks that measure",
@@ -146,7 +143,6 @@ BENCHMARKS = {
         "eager code is a trace at every batch. The statistics run in NumPy on one core, while "
         "TensorFlow is busy with the next batch on all of them.",
         "--rounds 1 --examples 2000 --memory 2000",
-        minutes=3,
     ),
     "sensitivity_large": Benchmark(
         "A sensitivity report where traces hardly count",
@@ -167,6 +163,6 @@ BENCHMARKS = {
         "Cost against size",
         "On [a page of its own](scaling.md).",
         "--seconds 0.2",
-        minutes=8,
+        minutes=5,
     ),
 }
