@@ -18,8 +18,10 @@ import tensorflow as tf
 import timing
 
 import keras_fwd
-from keras_fwd import curvature, nest, solvers
-from keras_fwd.linear_map import LinearMap, identity
+from keras_fwd._curvature import loss_hessian
+from keras_fwd._linear_algebra import conjugate_gradients
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.linear_map import LinearMap, identity
 
 NET = "MLP 784-1024-1024-1024-10"
 SOLVERS = {
@@ -45,14 +47,14 @@ def build(batch):
     def solve(method, iterations):
         def run():
             logits, J = keras_fwd.linearize(net, x, wrt="weights")
-            on_list = curvature.loss_hessian(lambda z: loss(y, z[0]), [logits])
+            on_list = loss_hessian.loss_hessian(lambda z: loss(y, z[0]), [logits])
             H = LinearMap(*[lambda u: on_list._mv([u])[0]] * 2, J.out_spec, J.out_spec)
             c = tf.nn.softmax(logits)
             if method == "range_space_cg":
-                solution = solvers.range_space_cg(J, H, c, 1e-3, 0.0, iterations)
+                solution = conjugate_gradients.range_space_cg(J, H, c, 1e-3, 0.0, iterations)
             else:
                 damped = J.T @ H @ J + 1e-3 * identity(J.in_spec)
-                solution = solvers.cg(damped, J.T(c), 0.0, iterations)
+                solution = conjugate_gradients.cg(damped, J.T(c), 0.0, iterations)
             return nest.norm(solution.value), solution.iterations
 
         return run

@@ -8,7 +8,7 @@ import math
 
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd._spaces import nest
 
 #: Distances between the iterates that are kept grow by this factor.
 GROWTH = 1.3

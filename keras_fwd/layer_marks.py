@@ -9,7 +9,7 @@ import re
 import keras
 import tensorflow as tf
 
-from keras_fwd import nested_layers
+from keras_fwd._models import nested_layers
 
 _MARK = re.compile(r"keras_fwd_layer_(\d+)(_\d+)?")
 

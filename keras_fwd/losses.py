@@ -4,8 +4,8 @@ from typing import Any
 
 import keras
 
-from keras_fwd.checks import check_number
-from keras_fwd.serializable import serializable
+from keras_fwd._checks import check_number
+from keras_fwd._models.serializable import serializable
 from keras_fwd.typing import Function, Tensor, TensorLike
 
 

@@ -1,6 +1,6 @@
 """A damped system of vectors as one of nests."""
 
-from keras_fwd import nest
+from keras_fwd._spaces import nest
 
 
 class NestSystem:

@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
-from keras_fwd import double_gradient, nest
-from keras_fwd.leaks.transposes import local
+from keras_fwd._derivatives import double_gradient
+from keras_fwd._rules.transposes import local
+from keras_fwd._spaces import nest
 
 
 def sealed_function(fn):

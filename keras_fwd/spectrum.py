@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.checks import check_count
+from keras_fwd._checks import check_count
+from keras_fwd._linear_algebra.lanczos import check_map, lanczos, random_key, tridiagonalize
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError, StructureError
-from keras_fwd.lanczos import check_map, lanczos, random_key, tridiagonalize
-from keras_fwd.linear_map import LinearMap
 
 
 class Eigenvalues(NamedTuple):
@@ -84,7 +84,7 @@ def ritz_values(A: LinearMap, iterations: int, seed: int = 0) -> Eigenvalues:
 
     Example:
 
-    >>> from keras_fwd.linear_map import diagonal
+    >>> from keras_fwd._spaces.linear_map import diagonal
     >>> ritz_values(diagonal(tf.constant([4.0, -1.0, 2.0])), iterations=3).values.numpy().round(4)
     array([-1.,  2.,  4.])
     """
@@ -124,7 +124,7 @@ def top_eigenvalues(
 
     Example:
 
-    >>> from keras_fwd.linear_map import diagonal
+    >>> from keras_fwd._spaces.linear_map import diagonal
     >>> A = diagonal(tf.constant([2.0, -3.0, 1.0]))
     >>> top_eigenvalues(A, 2).values.numpy().round(4)
     array([2., 1.])
@@ -174,7 +174,7 @@ def trace(A: LinearMap, probes: int = 16, seed: int = 0) -> Estimate:
 
     Example:
 
-    >>> from keras_fwd.linear_map import diagonal
+    >>> from keras_fwd._spaces.linear_map import diagonal
     >>> estimate = trace(diagonal(tf.range(100.0)))
     >>> float(estimate.value), float(estimate.stderr)
     (4950.0, 0.0)
@@ -227,7 +227,7 @@ def spectral_density(A: LinearMap, iterations: int = 40, probes: int = 8, seed: 
 
     Example:
 
-    >>> from keras_fwd.linear_map import diagonal
+    >>> from keras_fwd._spaces.linear_map import diagonal
     >>> density = spectral_density(diagonal(tf.constant([0.0, 0.0, 0.0, 1.0])))
     >>> above = density.nodes > 0.5
     >>> round(float(tf.reduce_sum(density.weights[above])), 4)

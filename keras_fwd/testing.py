@@ -6,9 +6,10 @@ Use float64: a central difference there is good to about ten digits, in float32 
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
+from keras_fwd._derivatives import double_gradient, functional
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.linear_map import LinearMap
 from keras_fwd.typing import Function, Nest, WithRespectTo
 
 
@@ -143,7 +144,7 @@ def check_linear_map(A: LinearMap, tolerance: float | None = None, seed: int = 0
 
     Example:
 
-    >>> from keras_fwd.linear_map import identity
+    >>> from keras_fwd._spaces.linear_map import identity
     >>> check_linear_map(identity(tf.TensorSpec([3], tf.float64)))
     0.0
     """

@@ -5,7 +5,8 @@ import importlib.metadata
 import os
 import sys
 
-from keras_fwd_cli import compare, completion, coverage, leaks, report, voice
+from keras_fwd_cli import voice
+from keras_fwd_cli.commands import compare, completion, coverage, leaks, report
 from keras_fwd_cli.failures import INTERRUPTED, UsageError, reason
 
 DESCRIPTION = "Forward-mode derivatives for Keras 3 on TensorFlow, from the command line."

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_fwd.sensitivity.estimates import (
+from keras_fwd.sensitivity._statistics.estimates import (
     Estimate,
     Evolution,
     Groups,

@@ -237,7 +237,7 @@ ONLY_IN = {
 # Private parts of TensorFlow and Keras: which module, and why there is no public way.
 PRIVATE_PREFIXES = ("tensorflow.python", "keras.src")
 PRIVATE_IMPORTS = {
-    "keras_fwd/leaks/registry.py": "the gradient registry",
+    "keras_fwd/_graphs/registry.py": "the gradient registry",
 }
 
 
@@ -397,31 +397,79 @@ def test_there_are_files_to_check():
 
 
 PLANTED = [
-    ("keras_fwd/nest.py", "from keras_fwd import solvers", "solvers does not come before nest"),
-    ("keras_fwd/nest.py", "from . import solvers", "solvers does not come before nest"),
-    ("keras_fwd/nest.py", "import keras_fwd.model as m", "model does not come before nest"),
-    ("keras_fwd/nest.py", "from keras_fwd.nest import add", "nest does not come before nest"),
-    ("keras_fwd/nest.py", "def f():\n    from .model import a", "model does not come before nest"),
-    ("keras_fwd/leaks/registry.py", "from .scan import check", "leaks.scan does not come before"),
-    ("keras_fwd/leaks/scan.py", "from ..model import a", "model does not come before leaks.scan"),
-    ("keras_fwd/model.py", "import keras_fwd", "import the module that defines it"),
-    ("keras_fwd/model.py", "from keras_fwd import jvp", "import the module that defines it"),
+    (
+        "keras_fwd/_spaces/nest.py",
+        "from keras_fwd import solvers",
+        "solvers does not come before nest",
+    ),
+    ("keras_fwd/_spaces/nest.py", "from . import solvers", "solvers does not come before nest"),
+    (
+        "keras_fwd/_spaces/nest.py",
+        "import keras_fwd._models.training_pass as m",
+        "model does not come before nest",
+    ),
+    (
+        "keras_fwd/_spaces/nest.py",
+        "from keras_fwd._spaces.nest import add",
+        "nest does not come before nest",
+    ),
+    (
+        "keras_fwd/_spaces/nest.py",
+        "def f():\n    from .model import a",
+        "model does not come before nest",
+    ),
+    ("keras_fwd/_graphs/registry.py", "from .scan import check", "leaks.scan does not come before"),
+    ("keras_fwd/_graphs/scan.py", "from ..model import a", "model does not come before leaks.scan"),
+    ("keras_fwd/_models/training_pass.py", "import keras_fwd", "import the module that defines it"),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "from keras_fwd import jvp",
+        "import the module that defines it",
+    ),
     ("keras_fwd/optimizers/__init__.py", "from keras_fwd import model", "its own package"),
-    ("keras_fwd/solvers.py", "import keras", "knows no Keras"),
-    ("keras_fwd/solvers.py", "from keras import ops", "knows no Keras"),
-    ("keras_fwd/solvers.py", "import tensorflow as tf\ntf.keras.Model", "knows no Keras"),
-    ("keras_fwd/model.py", "import torch", "imports torch: allowed are"),
-    ("keras_fwd/model.py", "def f():\n    import torch", "imports torch: allowed are"),
-    ("keras_fwd/model.py", "import pandas as pd", "at the top"),
-    ("keras_fwd/model.py", "try:\n    import pandas\nexcept ImportError:\n    pass", "at the top"),
-    ("keras_fwd/model.py", "import tensorflow as tf\ntf.GradientTape()", "only in ['passes']"),
-    ("keras_fwd/model.py", "from tensorflow import GradientTape as T", "only in ['passes']"),
-    ("keras_fwd/model.py", "from tensorflow.python.ops import a", "not in PRIVATE_IMPORTS"),
-    ("keras_fwd/model.py", "from tensorflow import python", "not in PRIVATE_IMPORTS"),
-    ("keras_fwd/model.py", "import keras.src.backend", "not in PRIVATE_IMPORTS"),
+    ("keras_fwd/_linear_algebra/conjugate_gradients.py", "import keras", "knows no Keras"),
+    ("keras_fwd/_linear_algebra/conjugate_gradients.py", "from keras import ops", "knows no Keras"),
+    (
+        "keras_fwd/_linear_algebra/conjugate_gradients.py",
+        "import tensorflow as tf\ntf.keras.Model",
+        "knows no Keras",
+    ),
+    ("keras_fwd/_models/training_pass.py", "import torch", "imports torch: allowed are"),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "def f():\n    import torch",
+        "imports torch: allowed are",
+    ),
+    ("keras_fwd/_models/training_pass.py", "import pandas as pd", "at the top"),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "try:\n    import pandas\nexcept ImportError:\n    pass",
+        "at the top",
+    ),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "import tensorflow as tf\ntf.GradientTape()",
+        "only in ['passes']",
+    ),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "from tensorflow import GradientTape as T",
+        "only in ['passes']",
+    ),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "from tensorflow.python.ops import a",
+        "not in PRIVATE_IMPORTS",
+    ),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "from tensorflow import python",
+        "not in PRIVATE_IMPORTS",
+    ),
+    ("keras_fwd/_models/training_pass.py", "import keras.src.backend", "not in PRIVATE_IMPORTS"),
     ("keras_fwd/brand_new.py", "", "give it a row in FLOORS"),
     ("keras_fwd/leaks/utils.py", "", "name a file after the one idea"),
-    ("keras_fwd/model.py", "x = 1\n" * (MAX_LINES + 1), "part them"),
+    ("keras_fwd/_models/training_pass.py", "x = 1\n" * (MAX_LINES + 1), "part them"),
 ]
 
 
@@ -431,18 +479,27 @@ def test_a_planted_violation_is_found(path, source, message):
 
 
 ALLOWED = [
-    ("keras_fwd/__init__.py", "from keras_fwd.model import a\nfrom keras_fwd import solvers"),
-    ("keras_fwd/optimizers/__init__.py", "from .gauss_newton import GaussNewton"),
-    ("keras_fwd/model.py", "import keras\nimport numpy as np\nfrom . import errors, nest"),
     (
-        "keras_fwd/model.py",
-        "from keras_fwd.leaks.scan import scan\nfrom keras_fwd.leaks import graph",
+        "keras_fwd/__init__.py",
+        "from keras_fwd._models.training_pass import a\nfrom keras_fwd import solvers",
     ),
-    ("keras_fwd/model.py", "def f():\n    import pandas as pd"),
-    ("keras_fwd/model.py", '"""Unlike `tf.GradientTape`, see tensorflow.python."""'),
-    ("keras_fwd/passes.py", "import tensorflow as tf\ntf.GradientTape()"),
-    ("keras_fwd/leaks/registry.py", "from tensorflow.python.framework import ops"),
-    ("keras_fwd/model.py", "x = 1\n" * MAX_LINES),
+    ("keras_fwd/optimizers/__init__.py", "from .gauss_newton import GaussNewton"),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "import keras\nimport numpy as np\nfrom . import errors, nest",
+    ),
+    (
+        "keras_fwd/_models/training_pass.py",
+        "from keras_fwd._graphs.scan import scan\nfrom keras_fwd.leaks import graph",
+    ),
+    ("keras_fwd/_models/training_pass.py", "def f():\n    import pandas as pd"),
+    (
+        "keras_fwd/_models/training_pass.py",
+        '"""Unlike `tf.GradientTape`, see tensorflow.python."""',
+    ),
+    ("keras_fwd/_derivatives/passes.py", "import tensorflow as tf\ntf.GradientTape()"),
+    ("keras_fwd/_graphs/registry.py", "from tensorflow.python.framework import ops"),
+    ("keras_fwd/_models/training_pass.py", "x = 1\n" * MAX_LINES),
 ]
 
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd.optimizers.batch_jacobian import batch_jacobian
-from keras_fwd.separable import keeps_examples_apart
+from keras_fwd._models.separable import keeps_examples_apart
+from keras_fwd.optimizers._least_squares.batch_jacobian import batch_jacobian
 
 pytestmark = pytest.mark.usefixtures("float64")
 L = keras.layers

@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import blocks, curvature, double_gradient, fisher
-from keras_fwd.model import TrainingPass
+from keras_fwd._curvature import fisher, loss_hessian
+from keras_fwd._curvature.blocks import blocks
+from keras_fwd._derivatives import double_gradient
+from keras_fwd._models.training_pass import TrainingPass
 
 L = keras.layers
 EXAMPLES = 4
@@ -32,7 +34,7 @@ def blocks_of(model, x, run=None, kind="type-2", shared="expand", seed=0):
         forward = double_gradient.forward_pass("vjp", training_pass, values)
         leaves = forward.outputs["outputs"]
         found[:] = blocks.of_forward_pass(forward, leaves, shared)
-        hessian = curvature.loss_hessian(training_pass.loss_of_leaves, leaves)
+        hessian = loss_hessian.loss_hessian(training_pass.loss_of_leaves, leaves)
         seeds = tf.constant([seed, 0])
         cotangents = fisher.Cotangents(kind, training_pass, leaves, hessian, seeds)
         return run(found, forward, cotangents) if run else leaves

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_fwd.callbacks import CurvatureCallback, JacobianNormCallback, schedule
-from keras_fwd.callbacks.budget import SMALLEST, Budget, sizes
-from keras_fwd.callbacks.schedule import ScheduledCallback, shuffled
+from keras_fwd.callbacks import CurvatureCallback, JacobianNormCallback
+from keras_fwd.callbacks._measuring import schedule
+from keras_fwd.callbacks._measuring.budget import SMALLEST, Budget, sizes
+from keras_fwd.callbacks._measuring.schedule import ScheduledCallback, shuffled
 from keras_fwd.errors import ConfigurationError
 
 SHARE = 0.1

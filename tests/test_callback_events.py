@@ -78,7 +78,7 @@ def test_the_report_is_drawn(clock, tmp_path):  # noqa: F811
 
 
 def test_figures_have_a_budget_of_their_own(clock, tmp_path, monkeypatch):  # noqa: F811
-    from keras_fwd.callbacks import events
+    from keras_fwd.callbacks._measuring import events
 
     draw = events.pixels
 

@@ -14,8 +14,8 @@ from cases import (
 )
 
 from keras_fwd import jacobian, jvp, linearize, vjp
-from keras_fwd.leaks import rules
-from keras_fwd.leaks.transposes import transposes
+from keras_fwd._rules import table as rules
+from keras_fwd._rules.transposes import transposes
 
 modes = pytest.mark.parametrize("mode", MODES)
 pytestmark = pytest.mark.usefixtures("float64")

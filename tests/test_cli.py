@@ -18,7 +18,8 @@ import pandas
 import pytest
 
 import keras_fwd
-from keras_fwd_cli import files, inputs, loading, voice
+from keras_fwd_cli import files, loading, voice
+from keras_fwd_cli.data import inputs
 from keras_fwd_cli.main import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -284,7 +285,7 @@ def test_codes_beyond_an_embedding_are_one_line(run, folder):
     "error",
     [
         ZeroDivisionError(),
-        ImportError("cannot import name", name="keras_fwd.nest"),
+        ImportError("cannot import name", name="keras_fwd._spaces.nest"),
         ModuleNotFoundError("No module named", name="keras_fwd.none"),
     ],
     ids=lambda error: type(error).__name__,

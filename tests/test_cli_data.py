@@ -7,12 +7,12 @@ import numpy as np
 import pandas
 import pytest
 
-from keras_fwd_cli import arrays, csv_table
-from keras_fwd_cli.cells import BadCell, convert
-from keras_fwd_cli.columns import Choice
-from keras_fwd_cli.data import read_data
+from keras_fwd_cli.data import arrays, csv_table
+from keras_fwd_cli.data.cells import BadCell, convert
+from keras_fwd_cli.data.columns import Choice
+from keras_fwd_cli.data.inputs import FLOAT, INTEGER, TEXT, Input
+from keras_fwd_cli.data.reading import read_data
 from keras_fwd_cli.failures import UsageError
-from keras_fwd_cli.inputs import FLOAT, INTEGER, TEXT, Input
 
 THREE = [Input("input_layer", (3,), FLOAT, "float32")]
 MIXED = [

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_fwd
 from keras_fwd.callbacks import LeastSquaresStop
-from keras_fwd.optimizers import convergence
+from keras_fwd.optimizers._steps import convergence
 from keras_fwd.optimizers.step_report import StepStatus
 
 L = keras.layers

@@ -6,7 +6,10 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import curvature, model, model_losses, nest, weight_penalties
+from keras_fwd._curvature import loss_hessian, weight_penalties
+from keras_fwd._models import model_losses
+from keras_fwd._models import training_pass as model
+from keras_fwd._spaces import nest
 
 layers = keras.layers
 losses = keras.losses
@@ -352,7 +355,7 @@ KINDS = [
 @pytest.mark.parametrize(("loss", "at_logits", "kind"), KINDS)
 def test_a_closed_form_is_used_only_where_it_holds(loss, at_logits, kind):
     loss = made_loss(loss)
-    assert curvature.loss_kind(loss and losses.get(loss), at_logits) == kind
+    assert loss_hessian.loss_kind(loss and losses.get(loss), at_logits) == kind
 
 
 # --- roots of the Hessian -------------------------------------------------------------------------
@@ -365,16 +368,18 @@ def training_pass(fn, loss, x, y, sample_weight=None, **compile_arguments):
     batch = (x, y, sample_weight)
     made.batch = tuple(None if part is None else tf.convert_to_tensor(part) for part in batch)
     leaves = made(values(made.variables))["outputs"]
-    return made, leaves, curvature.loss_hessian(made.loss_of_leaves, leaves)
+    return made, leaves, loss_hessian.loss_hessian(made.loss_of_leaves, leaves)
 
 
 def root_squared(made, leaf, H):
     """The kind and `SᵀS`, with `S` the root applied to the unit vectors."""
     output = nest.flatten(made.outputs)[0]
-    kind = curvature.loss_kind(made.losses[0], model_losses.is_logits(leaf, output, made.losses[0]))
+    kind = loss_hessian.loss_kind(
+        made.losses[0], model_losses.is_logits(leaf, output, made.losses[0])
+    )
     size = int(tf.size(leaf))
     units = tf.reshape(tf.eye(size, dtype=leaf.dtype), [*leaf.shape, size])
-    S = curvature.hessian_root(kind, leaf, lambda vector: H._mv([vector])[0], units)
+    S = loss_hessian.hessian_root(kind, leaf, lambda vector: H._mv([vector])[0], units)
     S = S.numpy().reshape(-1, size)
     return kind, S.T @ S
 
@@ -524,7 +529,7 @@ def test_two_losses_on_one_output_add_up():
     made = model.TrainingPass(fn)
     made.batch = (tf.constant(x), [tf.constant(y), tf.constant(y)], None)
     leaves = made(values(made.variables))["outputs"]
-    total = curvature.loss_hessian(made.loss_of_leaves, leaves).to_dense().numpy()
+    total = loss_hessian.loss_hessian(made.loss_of_leaves, leaves).to_dense().numpy()
     together = total.reshape(2, 15, 2, 15).sum(axis=(0, 2))
     quadratic = np.abs(leaves[0].numpy() - y).ravel() < 1
     np.testing.assert_allclose(together, np.diag(2.0 + quadratic) / 15, atol=1e-12)

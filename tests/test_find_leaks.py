@@ -8,7 +8,7 @@ from cases import relative_error
 
 import keras_fwd
 from keras_fwd import ConfigurationError, LeakError, StructureError, find_leaks, jvp, seal_leaks
-from keras_fwd.leaks import registry
+from keras_fwd._graphs import registry
 
 L = keras.layers
 

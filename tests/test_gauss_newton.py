@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import least_squares, solvers
-from keras_fwd.optimizers import batch_jacobian, batch_system
-from keras_fwd.optimizers import damping as control
+from keras_fwd._linear_algebra import conjugate_gradients, least_squares
+from keras_fwd.optimizers._least_squares import batch_jacobian, batch_system
+from keras_fwd.optimizers._steps import damping as control
 
 layers = keras.layers
 SOLVERS = ["dense", "dual", "cg"]
@@ -588,7 +588,7 @@ AUTO = [
 def test_auto_takes_the_solver_that_fits(monkeypatch, units, batch, loss, regularizer, expected):
     used = []
     for name in {case[-1] for case in AUTO}:
-        module = solvers if hasattr(solvers, name) else least_squares
+        module = conjugate_gradients if hasattr(conjugate_gradients, name) else least_squares
         method = getattr(module, name)
         monkeypatch.setattr(
             module,

@@ -8,13 +8,16 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import curvature, model, nest, solvers
+from keras_fwd._curvature import loss_hessian
+from keras_fwd._linear_algebra import conjugate_gradients
+from keras_fwd._linear_algebra.conjugate_gradients import Status
+from keras_fwd._models import training_pass
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.linear_map import LinearMap, diagonal, identity
 from keras_fwd.backtracking import Iterates
-from keras_fwd.linear_map import LinearMap, diagonal, identity
 from keras_fwd.optimizers import diagonal_preconditioner
+from keras_fwd.optimizers._steps.expansion import Expansion
 from keras_fwd.optimizers.diagonal_preconditioner import DiagonalPreconditioner
-from keras_fwd.optimizers.expansion import Expansion
-from keras_fwd.solvers import Status
 from keras_fwd.stopping import Progress
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -79,7 +82,7 @@ def test_progress_ends_it_where_martens_rule_does(condition, tolerance, mode):
     assert expected is not None and expected > 10
 
     def run(b):
-        return solvers.cg(A, b, 0.0, 250, progress_tolerance=tolerance)
+        return conjugate_gradients.cg(A, b, 0.0, 250, progress_tolerance=tolerance)
 
     found = MODES[mode](run)(tf.constant(b))
     assert int(found.iterations) == expected
@@ -103,7 +106,7 @@ def test_the_span_of_the_rule_grows_with_the_iterations(tolerance):
 
 def test_a_residual_within_its_tolerance_comes_first():
     _, A, b = spread(20, 4.0)
-    found = solvers.cg(A, tf.constant(b), 1e-2, progress_tolerance=5e-4)
+    found = conjugate_gradients.cg(A, tf.constant(b), 1e-2, progress_tolerance=5e-4)
     assert int(found.status) == Status.CONVERGED and int(found.iterations) <= 10
 
 
@@ -112,7 +115,7 @@ def test_a_residual_within_its_tolerance_comes_first():
 def test_from_a_multiple_of_the_solution_nothing_is_left_to_do(factor, mode):
     matrix, A, b = spread(12, 1e3)
     exact = np.linalg.solve(matrix, b)
-    found = MODES[mode](lambda b, x0: solvers.cg(A, b, 1e-8, x0=x0))(b, factor * exact)
+    found = MODES[mode](lambda b, x0: conjugate_gradients.cg(A, b, 1e-8, x0=x0))(b, factor * exact)
     assert int(found.iterations) == 0 and int(found.status) == Status.CONVERGED
     np.testing.assert_allclose(found.value, exact, rtol=1e-9)
 
@@ -121,20 +124,20 @@ def test_from_a_multiple_of_the_solution_nothing_is_left_to_do(factor, mode):
 def test_a_start_leads_to_the_solution_and_is_never_worse_than_zero(seed):
     matrix, A, b = spread(12, 1e2, seed)
     x0 = np.random.default_rng(seed + 10).normal(size=12)
-    found = solvers.cg(A, tf.constant(b), 1e-12, 200, x0=tf.constant(x0))
+    found = conjugate_gradients.cg(A, tf.constant(b), 1e-12, 200, x0=tf.constant(x0))
     np.testing.assert_allclose(found.value, np.linalg.solve(matrix, b), rtol=1e-8)
-    none = solvers.cg(A, tf.constant(b), 1e-12, 0, x0=tf.constant(x0)).value.numpy()
+    none = conjugate_gradients.cg(A, tf.constant(b), 1e-12, 0, x0=tf.constant(x0)).value.numpy()
     assert none @ matrix @ none / 2 - b @ none <= 0
     assert int(found.status) == Status.CONVERGED
     rest = np.linalg.norm(b - matrix @ none) / np.linalg.norm(b)
-    start = solvers.cg(A, tf.constant(b), 0.0, 0, x0=tf.constant(x0))
+    start = conjugate_gradients.cg(A, tf.constant(b), 0.0, 0, x0=tf.constant(x0))
     np.testing.assert_allclose(start.residual_norm, rest)
 
 
 @pytest.mark.parametrize("x0", [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, -2.0, 3.0]])
 def test_of_an_indefinite_matrix_every_start_leads_downhill(x0):
     b, x0 = tf.constant([1.0, 2.0, -1.0], tf.float64), tf.constant(x0, tf.float64)
-    found = solvers.cg(diagonal(tf.constant([1.0, -3.0, 2.0], tf.float64)), b, x0=x0)
+    found = conjugate_gradients.cg(diagonal(tf.constant([1.0, -3.0, 2.0], tf.float64)), b, x0=x0)
     assert int(found.status) == Status.NEGATIVE_CURVATURE
     assert found.value.numpy() @ b.numpy() > 0
 
@@ -167,8 +170,8 @@ def test_back_tracking_finds_the_best_of_the_kept_iterates(wanted, space, mode):
     def run(b):
         if space == "outputs":
             H = identity(A.out_spec)
-            return solvers.range_space_cg(A, H, b, 0.1, 0.0, 13, objective=distance)
-        return solvers.cg(A, b, 0.0, 13, objective=distance)
+            return conjugate_gradients.range_space_cg(A, H, b, 0.1, 0.0, 13, objective=distance)
+        return conjugate_gradients.cg(A, b, 0.0, 13, objective=distance)
 
     found = MODES[mode](run)(tf.constant(b))
     np.testing.assert_allclose(found.value, iterates[wanted], rtol=1e-5, atol=1e-8)
@@ -183,7 +186,7 @@ def test_back_tracking_passes_over_losses_that_are_not_finite():
     def loss(x):
         return tf.where(tf.norm(x) > limit, np.nan, -tf.norm(x))
 
-    found = solvers.cg(A, tf.constant(b), 0.0, 13, objective=loss)
+    found = conjugate_gradients.cg(A, tf.constant(b), 0.0, 13, objective=loss)
     np.testing.assert_allclose(found.value, iterates[4], rtol=1e-6)  # of 1, 2, 3, 4, 5, 7, …
 
 
@@ -210,10 +213,10 @@ def estimates(loss, probes, monkeypatch, curvature_batch=None):
 
     @tf.function
     def run(step):
-        training = model.TrainingPass(net)
+        training = training_pass.TrainingPass(net)
         training.batch = (tf.constant(x), tf.constant(y), None)
         expansion = Expansion(training)
-        H = curvature.loss_hessian(training.loss_of_leaves, expansion.leaves)
+        H = loss_hessian.loss_hessian(training.loss_of_leaves, expansion.leaves)
         J = expansion.jacobian
         ridge = nest.zeros_like(expansion.values)
         near = DiagonalPreconditioner(training, expansion.leaves, H, J, J.T @ H @ J, ridge, step)

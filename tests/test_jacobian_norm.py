@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from cases import leaking
 
+from keras_fwd._derivatives import example_jacobians
+from keras_fwd._derivatives.fwd_gradients import jacobian
 from keras_fwd.callbacks import JacobianNormCallback
-from keras_fwd.derivatives import jacobian
 from keras_fwd.errors import ConfigurationError, KerasFwdError, LeakError, StructureError
-from keras_fwd.sensitivity import norms
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(24, 5))
@@ -127,13 +127,15 @@ def test_a_recurrent_model_is_measured(norm):
 
 def jacobians_of(model, x):
     """`ExampleJacobians` can only be used in the graph that builds it."""
-    return norms.ExampleJacobians(model, tf.constant(x))
+    return example_jacobians.ExampleJacobians(model, tf.constant(x))
 
 
 @pytest.mark.parametrize(("features", "units"), [(6, 9), (9, 6)])
 def test_squared_norm_estimates_are_unbiased(features, units):
     model, x = network(features, units), RANDOM.normal(size=(4, features))
-    draws = tf.function(lambda: norms.squared_norm_estimates(jacobians_of(model, x), 2000, 3))()
+    draws = tf.function(
+        lambda: example_jacobians.squared_norm_estimates(jacobians_of(model, x), 2000, 3)
+    )()
     expected = np.square(matrices(model, x)).sum(axis=(1, 2))
     stderr = np.std(draws, axis=0, ddof=1) / np.sqrt(2000)
     assert draws.shape == (2000, 4)
@@ -146,7 +148,9 @@ def test_squared_norm_estimates_are_exact_for_orthogonal_columns():
     model = keras.Sequential([keras.Input([7], dtype="float64"), dense(7)])
     model.set_weights([3 * rotation, np.zeros(7)])
     x = RANDOM.normal(size=(4, 7))
-    draws = tf.function(lambda: norms.squared_norm_estimates(jacobians_of(model, x), 5, 0))()
+    draws = tf.function(
+        lambda: example_jacobians.squared_norm_estimates(jacobians_of(model, x), 5, 0)
+    )()
     np.testing.assert_allclose(draws, 63.0, rtol=1e-12)
 
 
@@ -159,8 +163,10 @@ def test_bias_correction_and_standard_error_of_the_estimated_norm():
     @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
     def both(seed):
         jacobians = jacobians_of(model, x)
-        plain = tf.sqrt(tf.reduce_mean(norms.squared_norm_estimates(jacobians, 4, seed), axis=0))
-        return (plain, *norms.frobenius_norms(jacobians, 4, seed))
+        plain = tf.sqrt(
+            tf.reduce_mean(example_jacobians.squared_norm_estimates(jacobians, 4, seed), axis=0)
+        )
+        return (plain, *example_jacobians.frobenius_norms(jacobians, 4, seed))
 
     plain, corrected, variance = map(np.stack, zip(*map(both, range(400)), strict=True))
     bias = [(values / truth - 1).mean() for values in (plain, corrected)]

@@ -14,14 +14,8 @@ from cases import (
 )
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
-from keras_fwd import (
-    ConfigurationError,
-    LeakError,
-    StructureError,
-    jacobian,
-    linearize,
-    vectorized,
-)
+from keras_fwd import ConfigurationError, LeakError, StructureError, jacobian, linearize
+from keras_fwd._spaces import vectorized
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -124,7 +118,7 @@ def test_a_loop_takes_the_fewer_products(mode, monkeypatch):
     model = net(layers.GRU(1), shape=[3, 1])
     rows = []
     monkeypatch.setattr(
-        "keras_fwd.weight_rows.WeightRows.blocks",
+        "keras_fwd._derivatives.weight_rows.WeightRows.blocks",
         lambda self, chunk_size: rows.append(self._batch),
     )
     for batch in (5, 50):  # against 12 weights

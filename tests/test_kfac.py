@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd.optimizers.factors import growing_period
+from keras_fwd.optimizers._kronecker.factors import growing_period
 from keras_fwd.optimizers.kfac import KFAC
 
 L = keras.layers

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fwd import kronecker
+from keras_fwd._curvature.blocks import kronecker
 
 
 def factor(groups, size, rank, seed):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fwd.linear_map import LinearMap
-from keras_fwd.optimizers.krylov import KrylovSystem
-from keras_fwd.solvers import Status, cg
+from keras_fwd._linear_algebra.conjugate_gradients import Status, cg
+from keras_fwd._spaces.linear_map import LinearMap
+from keras_fwd.optimizers._least_squares.replicated_cg import KrylovSystem
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -12,7 +12,7 @@ from cases import (
 )
 
 from keras_fwd import LeakError, hessian, jacobian, jvp, linearize, vjp
-from keras_fwd.leaks import sealing
+from keras_fwd._rules import sealing
 
 pytestmark = pytest.mark.usefixtures("float32")
 

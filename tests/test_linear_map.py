@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 from cases import MODES, dot, flat, random, relative_error
 
-from keras_fwd import LinearMap, StructureError, linearize, nest
-from keras_fwd.linear_map import block_diagonal, diagonal, identity
+from keras_fwd import LinearMap, StructureError, linearize
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.linear_map import block_diagonal, diagonal, identity
 
 scipy_linalg = pytest.importorskip("scipy.sparse.linalg")
 

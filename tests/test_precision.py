@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_fwd
-from keras_fwd.optimizers import precision
+from keras_fwd.optimizers._steps import precision
 
 L = keras.layers
 SOLVERS = ["dense", "dual", "cg"]

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import nest
-from keras_fwd.optimizers import iterative_system
-from keras_fwd.optimizers.batch_preconditioner import BatchPreconditioner
+from keras_fwd._spaces import nest
+from keras_fwd.optimizers._least_squares import iterative_system
+from keras_fwd.optimizers._least_squares.preconditioners import BatchPreconditioner
 
 pytestmark = pytest.mark.usefixtures("float64")
 

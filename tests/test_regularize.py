@@ -9,8 +9,8 @@ from cases import random, relative_error
 import keras_fwd
 from keras_fwd import ConfigurationError, LeakError, StructureError, regularize
 from keras_fwd import regularizers as R
+from keras_fwd._models.model_losses import example_losses
 from keras_fwd.layers import SensitivityPenalty
-from keras_fwd.model_losses import example_losses
 from keras_fwd.regularizers import tangents
 
 L = keras.layers

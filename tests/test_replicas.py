@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from keras_fwd.optimizers import replicas
-from keras_fwd.optimizers.factors import Factors
+from keras_fwd.optimizers._kronecker.factors import Factors
+from keras_fwd.optimizers._steps import replicas
 
 HERE = pathlib.Path(__file__).parent
 SLOW = [

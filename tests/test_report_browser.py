@@ -8,7 +8,7 @@ from chromium import PHONE
 from report_cases import made_up_report
 from test_report_page import HOSTILE, hostile_report
 
-from keras_fwd.sensitivity import html_page
+from keras_fwd.sensitivity._page import html_page
 
 DESK = {"width": 1280, "height": 800}
 

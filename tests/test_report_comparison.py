@@ -13,8 +13,8 @@ from report_cases import made_up_report
 
 from keras_fwd import ConfigurationError, SensitivityReport, sensitivity_report
 from keras_fwd.sensitivity import significance
+from keras_fwd.sensitivity._statistics.estimates import Estimate
 from keras_fwd.sensitivity.comparison import compare
-from keras_fwd.sensitivity.estimates import Estimate
 
 
 def report_of(value, stderr, name="mean", **fields):

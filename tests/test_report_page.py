@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from report_cases import made_up_report
 
-from keras_fwd.sensitivity import html_page, page_data, page_grids
+from keras_fwd.sensitivity._page import html_page, page_data, page_grids
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -11,9 +11,9 @@ import pytest
 from report_cases import made_up_report
 
 from keras_fwd import ConfigurationError
-from keras_fwd.sensitivity import figures, maps, swarm
-from keras_fwd.sensitivity.estimates import Estimate, Interactions, Sample
-from keras_fwd.sensitivity.plots import KINDS, plot
+from keras_fwd.sensitivity._showing import figures, maps, swarm
+from keras_fwd.sensitivity._showing.plots import KINDS, plot
+from keras_fwd.sensitivity._statistics.estimates import Estimate, Interactions, Sample
 
 
 def drawn(figure):

@@ -9,7 +9,7 @@ import pytest
 from report_cases import made_up_report
 
 from keras_fwd import ConfigurationError
-from keras_fwd.sensitivity import serial
+from keras_fwd.sensitivity._json import serial
 from keras_fwd.sensitivity.report import SensitivityReport
 
 

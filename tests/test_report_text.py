@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from report_cases import made_up_report
 
-from keras_fwd.sensitivity.presentation import TEXT_WIDTH, interval, number, text_table
+from keras_fwd.sensitivity._showing.presentation import TEXT_WIDTH, interval, number, text_table
 
 
 def of_features(report, lines):

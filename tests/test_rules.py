@@ -10,7 +10,8 @@ import tensorflow as tf
 from cases import MODES, dot, random, relative_error
 
 from keras_fwd import jvp, linearize, vjp
-from keras_fwd.leaks import registry, rules
+from keras_fwd._graphs import registry
+from keras_fwd._rules import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,16 +418,16 @@ def test_no_gradient_of_tensorflows_own_is_replaced():
 
 
 def test_every_row_of_the_table_is_in_use():
-    for op in rules.REGISTERED:
+    for op in table.REGISTERED:
         assert op in registry.added or registry.state(op) == "known"
-    for op in rules.SEALED:
+    for op in table.SEALED:
         assert registry.state(op) in ("known", "none"), op
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_wrong_rule_is_caught(order, monkeypatch):
     def wrong(op, cotangent):
-        by_c, by_x = rules.REGISTERED["SoftsignGrad"](op, cotangent)
+        by_c, by_x = table.REGISTERED["SoftsignGrad"](op, cotangent)
         return (by_c * 2.001 / 2, by_x) if order == 1 else (by_c, by_x * 2.001 / 2)
 
     monkeypatch.setitem(registry._registry._registry["SoftsignGrad"], "type", wrong)

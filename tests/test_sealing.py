@@ -11,14 +11,15 @@ import tensorflow as tf
 from cases import MODES, central_difference, random, relative_error
 
 from keras_fwd import LeakError, hessian, jvp, linearize, vjp
-from keras_fwd.leaks import registry, rules, sealing, stand_ins
+from keras_fwd._graphs import registry
+from keras_fwd._rules import sealing, stand_ins, table
 
 modes = pytest.mark.parametrize("mode", ["eager", "graph"])
 
 
 def snapshot():
     """TensorFlow's and Keras' own functions and gradients, as they are now."""
-    gradients = {op: registry.lookup(op) for op in rules.SEALED if registry.state(op) != "missing"}
+    gradients = {op: registry.lookup(op) for op in table.SEALED if registry.state(op) != "missing"}
     holders = {(id(h), name): getattr(h, name) for h, name, _ in stand_ins.table()}
     return gradients, holders
 

@@ -11,11 +11,11 @@ import tensorflow as tf
 
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.sensitivity import SensitivityReport, sensitivity_report
-from keras_fwd.sensitivity.accumulator import Accumulator
+from keras_fwd.sensitivity._statistics.accumulator import Accumulator
+from keras_fwd.sensitivity._statistics.moments import GroupSums, Moments, Reservoir
 from keras_fwd.sensitivity.analysis import Analysis
 from keras_fwd.sensitivity.background import Background
 from keras_fwd.sensitivity.measures import MEASURES, QUANTILES
-from keras_fwd.sensitivity.moments import GroupSums, Moments, Reservoir
 
 SIMPLE = ("mean", "mean_abs", "rms")
 
@@ -389,7 +389,7 @@ def test_a_report_streams_without_growing(monkeypatch):
         held.append(sum(a.size for a in lists if isinstance(a, np.ndarray)))
 
     monkeypatch.setattr(Accumulator, "update", watched)
-    monkeypatch.setattr("keras_fwd.sensitivity.accumulator.SAMPLE", 20)
+    monkeypatch.setattr("keras_fwd.sensitivity._statistics.accumulator.SAMPLE", 20)
     sensitivity_report(nonlinear_model(), X, batch_size=5)
     assert len(held) == 10 and len(set(held[4:])) == 1
 
@@ -465,13 +465,13 @@ def test_outputs_computes_only_those():
 
 @pytest.mark.parametrize(("features", "forward"), [(["x[1]"], True), (None, False)])
 def test_the_direction_is_chosen_by_cost(monkeypatch, features, forward):
-    from keras_fwd.sensitivity import columns
+    from keras_fwd.sensitivity._measuring import flat_model
 
     used = []
     for name in ("_pushforwards", "_pullbacks"):
-        original = getattr(columns, name)
+        original = getattr(flat_model, name)
         monkeypatch.setattr(
-            columns, name, lambda *a, n=name, f=original: (used.append(n), f(*a))[1]
+            flat_model, name, lambda *a, n=name, f=original: (used.append(n), f(*a))[1]
         )
     model = keras.Sequential([keras.Input([3], dtype="float64"), dense(4, "tanh"), dense(2)])
     sensitivity_report(model, X, features=features)

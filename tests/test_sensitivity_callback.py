@@ -13,8 +13,8 @@ from report_cases import made_up_report
 
 from keras_fwd.callbacks import SensitivityCallback, sensitivity
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.sensitivity._statistics.estimates import Estimate
 from keras_fwd.sensitivity.analysis import Analysis, sensitivity_report
-from keras_fwd.sensitivity.estimates import Estimate
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(96, 3))

@@ -6,9 +6,10 @@ import pytest
 import sobol_functions
 import tensorflow as tf
 
-from keras_fwd.sensitivity import poincare, resampling, sensitivity_report
+from keras_fwd.sensitivity import sensitivity_report
+from keras_fwd.sensitivity._statistics import poincare, resampling
+from keras_fwd.sensitivity._statistics.moments import Moments, Places, Reservoir
 from keras_fwd.sensitivity.analysis import Analysis
-from keras_fwd.sensitivity.moments import Moments, Places, Reservoir
 
 KNOWN = {"ishigami": sobol_functions.ishigami(), "g_function": sobol_functions.g_function()}
 

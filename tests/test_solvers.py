@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fwd import given, least_squares, nest, solvers
-from keras_fwd.linear_map import LinearMap, diagonal, identity
-from keras_fwd.solvers import Status
+from keras_fwd._linear_algebra import conjugate_gradients, least_squares
+from keras_fwd._linear_algebra.conjugate_gradients import Status
+from keras_fwd._spaces import given, nest
+from keras_fwd._spaces.linear_map import LinearMap, diagonal, identity
 
 MODES = {
     "eager": lambda function: function,
@@ -64,13 +65,17 @@ def normal_equations(system, dtype):
 
 def conjugate_gradient(system, dtype):
     matrix = dense_map(system.matrix.astype(dtype))
-    return solvers.ConjugateGradient(matrix, tf.constant(system.gradient, dtype), 1e-13, 200)
+    return conjugate_gradients.ConjugateGradient(
+        matrix, tf.constant(system.gradient, dtype), 1e-13, 200
+    )
 
 
 def range_space(system, dtype):
     J = dense_map(system.A.astype(dtype))
     cotangent = tf.constant(system.b, dtype)
-    return solvers.RangeSpaceConjugateGradient(J, identity(J.out_spec), cotangent, 1e-13, 200)
+    return conjugate_gradients.RangeSpaceConjugateGradient(
+        J, identity(J.out_spec), cotangent, 1e-13, 200
+    )
 
 
 SOLVERS = {
@@ -218,7 +223,7 @@ def spd(n=6, seed=0):
 def test_cg_reports_its_true_residual():
     matrix, b = spd()
     for iterations in range(1, 5):
-        solution = solvers.cg(dense_map(matrix), tf.constant(b), 1e-12, iterations)
+        solution = conjugate_gradients.cg(dense_map(matrix), tf.constant(b), 1e-12, iterations)
         true = np.linalg.norm(b - matrix @ solution.value.numpy()) / np.linalg.norm(b)
         np.testing.assert_allclose(solution.residual_norm, true, rtol=1e-8)
         assert Status(int(solution.status)) is Status.MAX_ITERATIONS
@@ -227,21 +232,23 @@ def test_cg_reports_its_true_residual():
 
 def test_cg_stops_at_its_tolerance():
     matrix, b = spd()
-    loose = solvers.cg(dense_map(matrix), tf.constant(b), 0.5, 100)
-    tight = solvers.cg(dense_map(matrix), tf.constant(b), 1e-9, 100)
+    loose = conjugate_gradients.cg(dense_map(matrix), tf.constant(b), 0.5, 100)
+    tight = conjugate_gradients.cg(dense_map(matrix), tf.constant(b), 1e-9, 100)
     assert loose.residual_norm <= 0.5 and tight.residual_norm <= 1e-9
     assert int(loose.iterations) < int(tight.iterations) <= 8
 
 
 def test_cg_needs_one_iteration_for_each_distinct_eigenvalue():
     entries = tf.constant([1.0, 1.0, 4.0, 4.0, 4.0], tf.float64)
-    solution = solvers.cg(diagonal(entries), tf.constant([1.0, 2, 3, 4, 5], tf.float64), 1e-12)
+    solution = conjugate_gradients.cg(
+        diagonal(entries), tf.constant([1.0, 2, 3, 4, 5], tf.float64), 1e-12
+    )
     assert int(solution.iterations) == 2
     np.testing.assert_allclose(solution.value, [1, 2, 0.75, 1, 1.25], rtol=1e-12)
 
 
 def test_cg_of_zero_is_zero_at_once():
-    solution = solvers.cg(diagonal(tf.constant([1.0, 2.0])), tf.zeros(2))
+    solution = conjugate_gradients.cg(diagonal(tf.constant([1.0, 2.0])), tf.zeros(2))
     assert int(solution.status) == Status.CONVERGED and int(solution.iterations) == 0
     np.testing.assert_array_equal(solution.value, [0, 0])
 
@@ -249,7 +256,7 @@ def test_cg_of_zero_is_zero_at_once():
 def test_cg_works_on_nests_of_mixed_precision():
     entries = {"a": tf.constant([1.0, 2.0]), "b": [tf.constant([[4.0]], tf.float64)]}
     b = {"a": tf.constant([1.0, 1.0]), "b": [tf.constant([[1.0]], tf.float64)]}
-    value = solvers.cg(diagonal(entries), b, 1e-6).value
+    value = conjugate_gradients.cg(diagonal(entries), b, 1e-6).value
     assert given.describe(value) == given.describe(b)
     np.testing.assert_allclose(nest.ravel(value), [1, 0.5, 0.25], rtol=1e-6)
 
@@ -261,8 +268,10 @@ def test_range_space_cg_has_the_iterates_of_cg():
     whole = dense_map(J.T @ H @ J + 0.5 * np.eye(9))
     for iterations in range(1, 6):
         limits = 1e-14, iterations
-        one = solvers.cg(whole, tf.constant(J.T @ c), *limits)
-        other = solvers.range_space_cg(dense_map(J), dense_map(H), tf.constant(c), 0.5, *limits)
+        one = conjugate_gradients.cg(whole, tf.constant(J.T @ c), *limits)
+        other = conjugate_gradients.range_space_cg(
+            dense_map(J), dense_map(H), tf.constant(c), 0.5, *limits
+        )
         np.testing.assert_allclose(other.value, one.value, rtol=1e-8)
         np.testing.assert_allclose(other.residual_norm, one.residual_norm, rtol=1e-6, atol=1e-9)
 
@@ -271,8 +280,10 @@ def indefinite(name, entries, b, damping=0.0):
     entries, b = tf.constant(entries, tf.float64), tf.constant(b, tf.float64)
     if name == "cg":
         damped = diagonal(entries) + damping * identity(nest.spec(entries))
-        return solvers.cg(damped, b, 1e-10)
-    return solvers.range_space_cg(identity(nest.spec(b)), diagonal(entries), b, damping, 1e-10)
+        return conjugate_gradients.cg(damped, b, 1e-10)
+    return conjugate_gradients.range_space_cg(
+        identity(nest.spec(b)), diagonal(entries), b, damping, 1e-10
+    )
 
 
 @pytest.mark.parametrize("name", ["cg", "range_space"])
@@ -317,7 +328,9 @@ def test_normal_equations_set_negative_eigenvalues_to_zero():
 def test_a_preconditioner_leaves_the_solution_as_it_is(seed, mode):
     matrix, b = spd(seed=seed)
     M = dense_map(spd(seed=seed + 10)[0])
-    function = MODES[mode](lambda: solvers.cg(dense_map(matrix), tf.constant(b), 1e-12, 100, M))
+    function = MODES[mode](
+        lambda: conjugate_gradients.cg(dense_map(matrix), tf.constant(b), 1e-12, 100, M)
+    )
     solution = function()
     assert Status(int(solution.status)) is Status.CONVERGED
     np.testing.assert_allclose(solution.value, np.linalg.solve(matrix, b), rtol=1e-8)
@@ -327,15 +340,15 @@ def test_the_identity_as_preconditioner_gives_the_iterates_of_plain_cg():
     matrix, b = spd()
     A, b = dense_map(matrix), tf.constant(b)
     for iterations in range(1, 6):
-        plain = solvers.cg(A, b, 1e-14, iterations)
-        other = solvers.cg(A, b, 1e-14, iterations, identity(A.in_spec))
+        plain = conjugate_gradients.cg(A, b, 1e-14, iterations)
+        other = conjugate_gradients.cg(A, b, 1e-14, iterations, identity(A.in_spec))
         np.testing.assert_array_equal(other.value, plain.value)
 
 
 def test_the_exact_inverse_as_preconditioner_needs_one_iteration():
     matrix, b = spd()
     M = dense_map(np.linalg.inv(matrix))
-    solution = solvers.cg(dense_map(matrix), tf.constant(b), 1e-10, 100, M)
+    solution = conjugate_gradients.cg(dense_map(matrix), tf.constant(b), 1e-10, 100, M)
     assert int(solution.iterations) == 1
     np.testing.assert_allclose(solution.value, np.linalg.solve(matrix, b), rtol=1e-9)
 
@@ -346,7 +359,10 @@ def test_the_diagonal_as_preconditioner_undoes_bad_scaling():
     matrix = scale[:, None] * matrix * scale
     A, b = dense_map(matrix), tf.constant(b)
     M = diagonal(tf.constant(1 / np.diagonal(matrix)))
-    plain, better = solvers.cg(A, b, 1e-8, 1000), solvers.cg(A, b, 1e-8, 1000, M)
+    plain, better = (
+        conjugate_gradients.cg(A, b, 1e-8, 1000),
+        conjugate_gradients.cg(A, b, 1e-8, 1000, M),
+    )
     assert int(better.iterations) < 100 < int(plain.iterations)
     np.testing.assert_allclose(better.value, np.linalg.solve(matrix, b), rtol=1e-5)
 
@@ -355,7 +371,7 @@ def test_with_a_preconditioner_it_is_the_residual_that_is_reported_and_stops():
     matrix, b = spd()
     M = dense_map(1e6 * spd(seed=10)[0])  # its own norm of the residual is another one
     for tolerance in (0.5, 1e-3, 1e-9):
-        solution = solvers.cg(dense_map(matrix), tf.constant(b), tolerance, 100, M)
+        solution = conjugate_gradients.cg(dense_map(matrix), tf.constant(b), tolerance, 100, M)
         true = np.linalg.norm(b - matrix @ solution.value.numpy()) / np.linalg.norm(b)
         np.testing.assert_allclose(solution.residual_norm, true, rtol=1e-5, atol=1e-13)
         assert true <= tolerance and Status(int(solution.status)) is Status.CONVERGED
@@ -364,7 +380,7 @@ def test_with_a_preconditioner_it_is_the_residual_that_is_reported_and_stops():
 def test_negative_curvature_with_a_preconditioner():
     entries, b = tf.constant([1.0, -2.0], tf.float64), tf.constant([1.0, 1.0], tf.float64)
     M = diagonal(tf.constant([1.0, 3.0], tf.float64))
-    solution = solvers.cg(diagonal(entries), b, 1e-10, 100, M)
+    solution = conjugate_gradients.cg(diagonal(entries), b, 1e-10, 100, M)
     assert Status(int(solution.status)) is Status.NEGATIVE_CURVATURE
     np.testing.assert_allclose(solution.value, [1, 3])  # M b, downhill
 
@@ -373,13 +389,13 @@ def test_negative_curvature_with_a_preconditioner():
 def test_a_preconditioner_that_is_not_finite_gives_a_status(value):
     matrix, b = spd()
     M = diagonal(tf.constant([1.0, 2, value, 3, 1, 1], tf.float64))
-    solution = solvers.cg(dense_map(matrix), tf.constant(b), 1e-10, 100, M)
+    solution = conjugate_gradients.cg(dense_map(matrix), tf.constant(b), 1e-10, 100, M)
     assert Status(int(solution.status)) is Status.NOT_FINITE
 
 
 def test_a_system_makes_its_preconditioner_for_each_damping():
     system = random_system(7, 4)
-    made = solvers.ConjugateGradient(
+    made = conjugate_gradients.ConjugateGradient(
         dense_map(system.matrix),
         tf.constant(system.gradient),
         1e-10,

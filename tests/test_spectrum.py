@@ -7,9 +7,11 @@ import tensorflow as tf
 from cases import MODES
 
 import keras_fwd
-from keras_fwd import lanczos, nest, spectrum
+from keras_fwd import spectrum
+from keras_fwd._linear_algebra import lanczos
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.linear_map import LinearMap, diagonal, identity
 from keras_fwd.errors import ConfigurationError, StructureError
-from keras_fwd.linear_map import LinearMap, diagonal, identity
 
 
 def symmetric(values, seed=0):

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_fwd
-from keras_fwd import least_squares
-from keras_fwd.optimizers import trust_region
+from keras_fwd._linear_algebra import least_squares
+from keras_fwd.optimizers._steps import trust_region
 
 pytestmark = pytest.mark.usefixtures("float64")
 

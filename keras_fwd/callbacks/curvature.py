@@ -8,15 +8,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import given, spectrum
-from keras_fwd.callbacks.matrices import MATRICES, curvature_matrix
+from keras_fwd import spectrum
+from keras_fwd._checks import check_count
+from keras_fwd._models import data as batches
+from keras_fwd._models.training_pass import Recorder, TrainingPass
+from keras_fwd._spaces import given
+from keras_fwd.callbacks._measuring.matrices import MATRICES, curvature_matrix
+from keras_fwd.callbacks._measuring.schedule import TracedCallback
 from keras_fwd.callbacks.noise import ExampleGradients
-from keras_fwd.callbacks.schedule import TracedCallback
-from keras_fwd.checks import check_count
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.model import Recorder, TrainingPass
-from keras_fwd.optimizers.training_checks import check_training
-from keras_fwd.sensitivity import batches
+from keras_fwd.optimizers._steps.training_checks import check_training
 from keras_fwd.typing import Data, Every, Nest, PathLike, Quantity
 
 QUANTITIES = ("top_eigenvalues", "trace", "gradient_noise")

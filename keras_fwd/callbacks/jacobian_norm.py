@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from keras_fwd import given, nest
-from keras_fwd.callbacks.schedule import TracedCallback, check_name
-from keras_fwd.checks import check_count
+from keras_fwd._checks import check_count
+from keras_fwd._derivatives import example_jacobians
+from keras_fwd._models import data as batches
+from keras_fwd._spaces import given, nest
+from keras_fwd.callbacks._measuring.schedule import TracedCallback, check_name
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.sensitivity import batches, norms
 from keras_fwd.typing import Data, Every, Nest, PathLike
 
 
@@ -36,7 +37,7 @@ class JacobianNormCallback(TracedCallback):
         num_probes: The Frobenius norm is exact, with one product for each component, if inputs or
             outputs have at most that many components per example. Otherwise it is estimated from
             that many random vectors, at least 2, with a correction of the bias to second order
-            (derived in `keras_fwd.sensitivity.norms.frobenius_norms`). The standard error that
+            (derived in `keras_fwd._derivatives.example_jacobians.frobenius_norms`). The standard error that
             the random vectors leave is then logged as `jacobian_norm_stderr`. Default 8.
         name: Name in the logs, default `"jacobian_norm"`. Its unit is that of the outputs per
             that of the inputs.
@@ -110,10 +111,12 @@ class JacobianNormCallback(TracedCallback):
 
     def _norm_of(self, x):
         """Mean over the examples and, where it is estimated, its standard error."""
-        jacobians = norms.ExampleJacobians(self.model, x)
+        jacobians = example_jacobians.ExampleJacobians(self.model, x)
         if self.norm == "spectral":
-            return {self.name: tf.reduce_mean(norms.spectral_norms(jacobians, self.seed))}
-        values, variances = norms.frobenius_norms(jacobians, self.num_probes, self.seed)
+            return {
+                self.name: tf.reduce_mean(example_jacobians.spectral_norms(jacobians, self.seed))
+            }
+        values, variances = example_jacobians.frobenius_norms(jacobians, self.num_probes, self.seed)
         logs = {self.name: tf.reduce_mean(values)}
         if variances is not None:
             stderr = tf.sqrt(tf.reduce_sum(variances)) / tf.cast(tf.size(values), tf.float64)

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import keras
 
-from keras_fwd.checks import check_count, check_number
+from keras_fwd._checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers.convergence import FROM_DTYPE, Tolerances
+from keras_fwd.optimizers._steps.convergence import FROM_DTYPE, Tolerances
 from keras_fwd.optimizers.gauss_newton import GaussNewton
 from keras_fwd.typing import Logs
 

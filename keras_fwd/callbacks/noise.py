@@ -5,9 +5,10 @@ An example's gradient is that of the loss of a batch which holds it alone.
 
 import tensorflow as tf
 
-from keras_fwd import double_gradient, nest
+from keras_fwd._derivatives import double_gradient
+from keras_fwd._models.training_pass import TrainingPass
+from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.model import TrainingPass
 
 #: Relative gap up to which the mean of the examples' losses is the loss of the batch.
 TOLERANCE = 1e-3

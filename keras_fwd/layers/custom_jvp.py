@@ -6,10 +6,11 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, functional, nest
-from keras_fwd.custom_jvp import custom_jvp
-from keras_fwd.model import Recorder
-from keras_fwd.serializable import serializable
+from keras_fwd._derivatives import double_gradient, functional
+from keras_fwd._derivatives.custom_jvp import custom_jvp
+from keras_fwd._models.serializable import serializable
+from keras_fwd._models.training_pass import Recorder
+from keras_fwd._spaces import nest
 from keras_fwd.typing import Function, Nest
 
 

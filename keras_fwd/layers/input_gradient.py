@@ -5,10 +5,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, nest
+from keras_fwd._derivatives import double_gradient
+from keras_fwd._models.serializable import serializable
+from keras_fwd._models.wrapping import DerivativeLayer, check_floating
+from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Nest
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import keras
 
-from keras_fwd import taylor
-from keras_fwd.layers.wrapping import DerivativeLayer, check_floating
-from keras_fwd.serializable import serializable
+from keras_fwd._derivatives import taylor
+from keras_fwd._models.serializable import serializable
+from keras_fwd._models.wrapping import DerivativeLayer, check_floating
 from keras_fwd.typing import Nest
 
 

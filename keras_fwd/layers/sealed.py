@@ -5,12 +5,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.layers.wrapping import options
-from keras_fwd.leaks import sealing, search
-from keras_fwd.model import Recorder
+from keras_fwd._leaks import search
+from keras_fwd._models.serializable import serializable
+from keras_fwd._models.training_pass import Recorder
+from keras_fwd._models.wrapping import options
+from keras_fwd._rules import sealing
+from keras_fwd._spaces import nest
 from keras_fwd.sealed_function import sealed_function
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Nest
 
 

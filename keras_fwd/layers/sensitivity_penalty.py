@@ -6,12 +6,12 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from keras_fwd.checks import check_count
+from keras_fwd._checks import check_count
+from keras_fwd._models.serializable import serializable
+from keras_fwd._models.wrapping import DerivativeLayer
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.layers.wrapping import DerivativeLayer
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch, LossBatch, Replay
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Nest, Variable
 
 

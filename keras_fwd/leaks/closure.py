@@ -4,8 +4,8 @@ import contextlib
 
 import tensorflow as tf
 
+from keras_fwd._graphs import graph as graphs
 from keras_fwd.errors import StructureError
-from keras_fwd.leaks import graph as graphs
 
 
 @contextlib.contextmanager

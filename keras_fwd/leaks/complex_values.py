@@ -6,7 +6,7 @@ complex numbers must; those of XLA do not. The rules below are made of ops that 
 
 import tensorflow as tf
 
-from keras_fwd.leaks import registry
+from keras_fwd._graphs import registry
 
 
 def reciprocal(op, cotangent):

@@ -6,8 +6,8 @@ its own: in attention that costs half as much again as the op.
 
 import tensorflow as tf
 
-from keras_fwd.leaks import registry
-from keras_fwd.leaks.transposes import local
+from keras_fwd._graphs import registry
+from keras_fwd._rules.transposes import local
 
 
 def einsum(op, cotangent):

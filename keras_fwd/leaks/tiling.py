@@ -6,8 +6,8 @@ it to push forward, which takes eighty forward passes. The pushforward of a line
 
 import tensorflow as tf
 
-from keras_fwd.leaks import registry
-from keras_fwd.leaks.transposes import transposes
+from keras_fwd._graphs import registry
+from keras_fwd._rules.transposes import transposes
 
 
 def tile(op, cotangent):

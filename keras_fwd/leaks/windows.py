@@ -9,8 +9,8 @@ import functools
 
 import tensorflow as tf
 
-from keras_fwd.leaks import registry
-from keras_fwd.leaks.transposes import transposes
+from keras_fwd._graphs import registry
+from keras_fwd._rules.transposes import transposes
 
 
 def max_pool(op_type):

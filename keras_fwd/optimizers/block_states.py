@@ -2,14 +2,14 @@
 
 import tensorflow as tf
 
-from keras_fwd import kronecker
+from keras_fwd._curvature.blocks import kronecker
 
 
 class KroneckerState:
     """Averages and inverses of the two factors of one block.
 
     Args:
-        block: A `keras_fwd.blocks.Kronecker`.
+        block: A `keras_fwd._curvature.blocks.blocks.Kronecker`.
         variable: Function `(name, shape)` that makes a variable of zeros.
         method: `"cholesky"` or `"eigen"`.
     """

@@ -12,18 +12,23 @@ from typing import Any, NoReturn
 import keras
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.checks import check_count, check_number
+from keras_fwd._checks import check_count, check_number
+from keras_fwd._models.training_pass import Recorder, TrainingPass, loss_tracker
+from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError, NumericalError
-from keras_fwd.model import Recorder, TrainingPass, loss_tracker
-from keras_fwd.optimizers import averages, hook, loss_scale, replicas
-from keras_fwd.optimizers.convergence import LastStep
-from keras_fwd.optimizers.damping import Nielsen
-from keras_fwd.optimizers.expansion import Expansion
-from keras_fwd.optimizers.search import Search
+from keras_fwd.optimizers import averages, loss_scale
+from keras_fwd.optimizers._steps import keras_hooks, replicas
+from keras_fwd.optimizers._steps.convergence import LastStep
+from keras_fwd.optimizers._steps.damping import Nielsen
+from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.search import Search
+from keras_fwd.optimizers._steps.training_checks import (
+    check_replicas,
+    check_training,
+    check_updates,
+)
+from keras_fwd.optimizers._steps.watch import Watch
 from keras_fwd.optimizers.step_report import StepReport
-from keras_fwd.optimizers.training_checks import check_replicas, check_training, check_updates
-from keras_fwd.optimizers.watch import Watch
 from keras_fwd.typing import Function, LearningRate, Nest, Tensor, Variable
 
 
@@ -67,7 +72,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         self._watch = Watch(self)
         self._record = LastStep(self)
         self._passes = weakref.WeakKeyDictionary()
-        hook.install(CurvatureOptimizer)
+        keras_hooks.install(CurvatureOptimizer)
 
     @property
     def nonfinite_steps(self) -> int:
@@ -88,7 +93,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         return self._record.tolerances
 
     def linear_system(self, model_pass: Any, expansion: Any) -> Any:
-        """The system to solve for the direction on this batch; see `keras_fwd.solvers`."""
+        """The system to solve for the direction on this batch; see `keras_fwd._linear_algebra.conjugate_gradients`."""
         raise NotImplementedError
 
     def new_pass(self, model: keras.Model) -> Any:

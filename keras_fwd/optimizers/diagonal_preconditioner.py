@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from keras_fwd import fisher, nest
+from keras_fwd._curvature import fisher
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.linear_map import LinearMap
 
 #: How many probes the diagonal is estimated from. With one, a badly scaled net needs more
 #: iterations than without a preconditioner; more than four save few.
@@ -23,7 +24,7 @@ class DiagonalPreconditioner:
     else that of the `z ⊙ (Jᵀ H J z)`, `z` random signs of weights, which are cut off at zero.
 
     Args:
-        model_pass: The `keras_fwd.model.TrainingPass` that the curvature is taken from.
+        model_pass: The `keras_fwd._models.training_pass.TrainingPass` that the curvature is taken from.
         leaves: Its curvature leaves.
         hessian: The loss's Hessian in them.
         jacobian: `LinearMap` from the weights to the leaves, which may be wider than these.

@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any, Self
 
-from keras_fwd.blocks import SHARED
-from keras_fwd.checks import check_count, check_number
+from keras_fwd._checks import check_count, check_number
+from keras_fwd._curvature.blocks.blocks import SHARED
+from keras_fwd._curvature.fisher import KINDS
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.fisher import KINDS
-from keras_fwd.optimizers.factors import METHODS
+from keras_fwd.optimizers._kronecker.factors import METHODS
 from keras_fwd.typing import Fisher, Inverse, Shared
 
 

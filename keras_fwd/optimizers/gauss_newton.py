@@ -5,23 +5,23 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.checks import check_count, check_flag
+from keras_fwd._checks import check_count, check_flag
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.nest_system import NestSystem
-from keras_fwd.optimizers import bounds, replicas
-from keras_fwd.optimizers.batch_system import batch_system, few_weights
+from keras_fwd.optimizers._least_squares.batch_system import batch_system, few_weights
+from keras_fwd.optimizers._least_squares.geodesic import Geodesic
+from keras_fwd.optimizers._least_squares.iterative_system import check_options
+from keras_fwd.optimizers._residuals.residual_minimizer import ResidualMinimizer
+from keras_fwd.optimizers._residuals.residual_pass import ResidualPass
+from keras_fwd.optimizers._steps import bounds, replicas
+from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.micro_batches import BlockedExpansion, MicroBatches
+from keras_fwd.optimizers._steps.trust_region import Region, TrustRegion, fit
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.expansion import Expansion
-from keras_fwd.optimizers.geodesic import Geodesic
 from keras_fwd.optimizers.graph_step import GraphStep
-from keras_fwd.optimizers.iterative_system import check_options
 from keras_fwd.optimizers.micro_batch_checks import check_blocks
-from keras_fwd.optimizers.micro_batches import BlockedExpansion, MicroBatches
-from keras_fwd.optimizers.residual_minimizer import ResidualMinimizer
-from keras_fwd.optimizers.residual_pass import ResidualPass
-from keras_fwd.optimizers.trust_region import Region, TrustRegion, fit
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import LearningRate, Nest, Tensor
 
 #: The damping of the first step, where the radius of a trust region does not tell it.

@@ -4,18 +4,19 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from keras_fwd import nest, weight_penalties
-from keras_fwd.checks import check_count, check_number
+from keras_fwd._checks import check_count, check_number
+from keras_fwd._curvature import weight_penalties
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers import damping as control
-from keras_fwd.optimizers import replicas
-from keras_fwd.optimizers.expansion import Expansion
+from keras_fwd.optimizers._kronecker.kronecker_optimizer import KroneckerOptimizer
+from keras_fwd.optimizers._kronecker.plane import Given, Plane
+from keras_fwd.optimizers._steps import damping as control
+from keras_fwd.optimizers._steps import replicas
+from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.search import Search
+from keras_fwd.optimizers._steps.sub_batch import SubBatch
 from keras_fwd.optimizers.factor_options import FactorOptions
-from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
-from keras_fwd.optimizers.plane import Given, Plane
-from keras_fwd.optimizers.search import Search
-from keras_fwd.optimizers.sub_batch import SubBatch
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Fisher, Inverse, LearningRate, Shared, Tensor
 
 

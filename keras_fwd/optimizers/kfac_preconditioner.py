@@ -6,13 +6,13 @@ from typing import Any, Literal, Self
 import keras
 import tensorflow as tf
 
-from keras_fwd import nest
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers._kronecker.kronecker_optimizer import KroneckerOptimizer
+from keras_fwd.optimizers._steps.expansion import Expansion
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.expansion import Expansion
 from keras_fwd.optimizers.factor_options import FactorOptions
-from keras_fwd.optimizers.kronecker_optimizer import KroneckerOptimizer
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Fisher, Inverse, Shared, Tensor, Variable
 
 _OWN = "name damping fisher inverse shared factor_decay factor_every inverse_every seed"

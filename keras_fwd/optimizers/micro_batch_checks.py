@@ -4,10 +4,10 @@ import re
 
 import keras
 
-from keras_fwd import given, nest
+from keras_fwd._models.separable import first_unknown
+from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers import replicas
-from keras_fwd.separable import first_unknown
+from keras_fwd.optimizers._steps import replicas
 
 #: Ops that draw random numbers, with a state or without.
 _RANDOM = re.compile("Random|TruncatedNormal|StandardNormal|Multinomial|StatefulUniform")

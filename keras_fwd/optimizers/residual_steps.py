@@ -6,7 +6,7 @@ import weakref
 
 import tensorflow as tf
 
-from keras_fwd.optimizers.residual_pass import CALL, precise, trainable
+from keras_fwd.optimizers._residuals.residual_pass import CALL, precise, trainable
 
 #: After so many calls in a row that each had to trace a new function of the same code, a warning.
 PATIENCE = 5

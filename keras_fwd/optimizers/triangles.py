@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fwd.optimizers import replicas
+from keras_fwd.optimizers._steps import replicas
 
 
 def triangle(rows, residual):

@@ -6,7 +6,7 @@ from typing import Any, Self
 import keras
 import tensorflow as tf
 
-from keras_fwd.checks import check_number
+from keras_fwd._checks import check_number
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.regularizers.batch import Batch, measure
 from keras_fwd.typing import Nest, Strength, Tensor, TensorLike

@@ -5,12 +5,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, given, model_losses, nest
-from keras_fwd.layers.wrapping import check_floating, options
-from keras_fwd.linear_map import LinearMap
-from keras_fwd.model import Recorder
+from keras_fwd._derivatives import double_gradient, example_jacobians
+from keras_fwd._models import model_losses
+from keras_fwd._models.training_pass import Recorder
+from keras_fwd._models.wrapping import check_floating, options
+from keras_fwd._spaces import given, nest
+from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
-from keras_fwd.sensitivity import norms
 from keras_fwd.typing import Nest, Tensor, TensorLike, Variable
 
 
@@ -78,9 +79,9 @@ class Batch:
         self.jacobian: LinearMap
         outputs, self.jacobian = double_gradient.linearize(self.replay.run, self.inputs)
         self.outputs: Nest = self.replay.outputs
-        self.inside: Nest = norms.carriers(self.inputs, self.jacobian.in_spec)
-        self.outside: Nest = norms.carriers(outputs, self.jacobian.out_spec)
-        norms.check_batch(self.inside, self.outside)
+        self.inside: Nest = example_jacobians.carriers(self.inputs, self.jacobian.in_spec)
+        self.outside: Nest = example_jacobians.carriers(outputs, self.jacobian.out_spec)
+        example_jacobians.check_batch(self.inside, self.outside)
 
     @property
     def size(self) -> Tensor:
@@ -105,7 +106,10 @@ class Batch:
         J = self.jacobian
         if scales is not None:
             J = J @ _scaling(scales, J.in_spec)
-        columns, rows = norms.example_size(self.inside), norms.example_size(self.outside)
+        columns, rows = (
+            example_jacobians.example_size(self.inside),
+            example_jacobians.example_size(self.outside),
+        )
         inside = rows is None or (columns is not None and columns <= rows)
         return (J, self.inside) if inside else (J.T, self.outside)
 
@@ -120,9 +124,9 @@ class Batch:
 
     def basis(self, space: Nest, index: TensorLike, signs: Tensor) -> Nest:
         """The basis vector of that index for each example, times the example's sign."""
-        width = norms.example_size(space)
+        width = example_jacobians.example_size(space)
         rows = tf.one_hot(index, width, dtype=signs.dtype) * signs[:, None]
-        return norms.split(rows, space)
+        return example_jacobians.split(rows, space)
 
     def signs(self, space: Nest, seed: Tensor) -> Tensor:
         """±1 for each example, at random."""

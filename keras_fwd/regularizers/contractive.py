@@ -5,10 +5,10 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient
+from keras_fwd._derivatives import double_gradient
+from keras_fwd._models.serializable import serializable
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.jacobian_norm import JacobianNorm
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Strength, Tensor
 
 #: Activations that work entry by entry, so that the Jacobian of a dense layer is a scaled kernel.

@@ -4,12 +4,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.checks import check_number
+from keras_fwd._checks import check_number
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import nest
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms, steepest
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Strength, Tensor
 
 

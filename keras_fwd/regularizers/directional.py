@@ -6,13 +6,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import given, nest
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import tangents
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import squared_norms
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Strength, Tensor
 
 

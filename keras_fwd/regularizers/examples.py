@@ -3,9 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.sensitivity import norms
-from keras_fwd.vectorized import RowMap
+from keras_fwd._derivatives import example_jacobians
+from keras_fwd._spaces import nest
+from keras_fwd._spaces.vectorized import RowMap
 
 UNROLLED = 8  # products that are written out one by one; more of them are vectorized
 
@@ -32,7 +32,7 @@ def squared_norms(vector):
 def dots(x, y):
     """The dot product of each example's parts of two vectors, `[batch]`, at least float32."""
     dtype = nest.accumulator_dtype(x)
-    x, y = norms.join(x, dtype), norms.join(y, dtype)
+    x, y = example_jacobians.join(x, dtype), example_jacobians.join(y, dtype)
     return tf.reduce_sum(x * y, axis=1)
 
 
@@ -48,7 +48,7 @@ def steepest(vector):
     to differentiate.
     """
     dtype = nest.accumulator_dtype(vector)
-    rows = tf.abs(norms.join(vector, dtype))
+    rows = tf.abs(example_jacobians.join(vector, dtype))
     noise = 1e3 * np.finfo(dtype.as_numpy_dtype).eps * tf.reduce_max(rows, axis=1)
 
     def sign(leaf):

@@ -5,14 +5,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd import double_gradient, given, nest
-from keras_fwd.checks import check_number
+from keras_fwd._checks import check_number
+from keras_fwd._derivatives import double_gradient, example_jacobians
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import given, nest
 from keras_fwd.errors import StructureError
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch, Replay
 from keras_fwd.regularizers.examples import root, scale_examples, squared_norms
-from keras_fwd.sensitivity import norms
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Nest, Strength, Tensor, TensorLike
 
 
@@ -97,7 +97,7 @@ class GradientPenalty(SensitivityRegularizer):
             tf.nest.map_structure(lambda x, y, on: None if on is None else y - x, a, b, live),
         )
         outputs, pull = double_gradient.pullback(function, nest.moved(a, shift), call=call)
-        if norms.example_size(outputs) != 1:
+        if example_jacobians.example_size(outputs) != 1:
             raise StructureError(
                 f"{call}: the critic must have one output for each example. Received: outputs "
                 f"{given.describe(outputs)}."

@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
+from keras_fwd._models.serializable import serializable
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import squared_norms
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Strength, Tensor
 
 

@@ -5,15 +5,15 @@ from typing import Any, Literal, Self
 
 import tensorflow as tf
 
-from keras_fwd import given, nest
-from keras_fwd.checks import check_count
+from keras_fwd._checks import check_count
+from keras_fwd._derivatives import example_jacobians
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import features as by_feature
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import each, squared_norms
-from keras_fwd.sensitivity import norms
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Nest, Strength, Tensor
 
 
@@ -83,7 +83,7 @@ class JacobianNorm(SensitivityRegularizer):
                 for k in range(self.num_projections)
             ]
             return tf.reduce_mean(squares)
-        width = norms.example_size(space)
+        width = example_jacobians.example_size(space)
         if width is None:
             raise StructureError(
                 f'{batch.call}: num_projections="exact" needs inputs or outputs of a known shape. '

@@ -4,12 +4,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_fwd import double_gradient, nest
-from keras_fwd.checks import check_count, check_number
+from keras_fwd._checks import check_count, check_number
+from keras_fwd._derivatives import double_gradient
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import nest
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import dots, steepest
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Strength, Tensor
 
 

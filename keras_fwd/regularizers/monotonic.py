@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd import given, nest
+from keras_fwd._derivatives import example_jacobians
+from keras_fwd._models.serializable import serializable
+from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.regularizers import features as by_feature
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import each, squared_norms
-from keras_fwd.sensitivity import norms
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Feature, Strength, Tensor
 
 
@@ -74,9 +74,9 @@ class Monotonic(SensitivityRegularizer):
         named = dict(zip(self.features, self.sign, strict=True))
         signs = by_feature.resolve(batch, named, default=0.0)
         J, inside, outside = batch.jacobian, batch.inside, batch.outside
-        rows = norms.example_size(outside)
+        rows = example_jacobians.example_size(outside)
         chosen = None
-        if norms.example_size(inside) is not None:
+        if example_jacobians.example_size(inside) is not None:
             chosen = np.flatnonzero(np.concatenate([np.ravel(s) for s in nest.live(signs)]))
         if rows is None and chosen is None:
             raise StructureError(

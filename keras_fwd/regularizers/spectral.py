@@ -5,14 +5,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_fwd import nest
-from keras_fwd.checks import check_count, check_number
-from keras_fwd.leaks.transposes import refused
+from keras_fwd._checks import check_count, check_number
+from keras_fwd._derivatives import example_jacobians
+from keras_fwd._models.serializable import serializable
+from keras_fwd._rules.transposes import refused
+from keras_fwd._spaces import nest
 from keras_fwd.regularizers.base import SensitivityRegularizer
 from keras_fwd.regularizers.batch import Batch
 from keras_fwd.regularizers.examples import dots, root, scale_examples, squared_norms
-from keras_fwd.sensitivity import norms
-from keras_fwd.serializable import serializable
 from keras_fwd.typing import Strength, Tensor
 
 SMALL = 1e-6  # beside slopes of the order of 1
@@ -98,9 +98,9 @@ class SpectralRegularizer(SensitivityRegularizer):
         carried = batch.memory.get("direction")
         if carried is None:
             return batch.random(batch.inside, batch.seed(0))
-        width = norms.example_size(batch.inside)
+        width = example_jacobians.example_size(batch.inside)
         rows = tf.broadcast_to(carried.value[:width], [batch.size, width])
-        return norms.split(rows, batch.inside)
+        return example_jacobians.split(rows, batch.inside)
 
     def _keep(self, batch, v):
         carried = batch.memory.get("direction")
@@ -108,7 +108,7 @@ class SpectralRegularizer(SensitivityRegularizer):
             return
         # JᵀJ has no negative eigenvalue: all v have a dot product of at least 0 with the start, and
         # do not cancel in the mean.
-        mean = tf.reduce_mean(norms.join(v, carried.value.dtype), axis=0)
+        mean = tf.reduce_mean(example_jacobians.join(v, carried.value.dtype), axis=0)
         length = tf.norm(mean)
         mean = tf.pad(mean, [[0, carried.shape[0] - tf.shape(mean)[0]]])
         good = tf.math.is_finite(length) & (length > 0)

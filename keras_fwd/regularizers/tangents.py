@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fwd import given, nest
+from keras_fwd._spaces import given, nest
 from keras_fwd.errors import StructureError
 
 

@@ -5,7 +5,7 @@ import functools
 import importlib.metadata
 
 from keras_fwd.errors import KerasFwdError
-from keras_fwd.seal import find_leaks
+from keras_fwd.layers.seal import find_leaks
 
 
 class About(collections.abc.Mapping):

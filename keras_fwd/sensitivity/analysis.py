@@ -6,15 +6,15 @@ from typing import Literal, Unpack
 import keras
 import tensorflow as tf
 
-from keras_fwd.checks import check_count, check_number
+from keras_fwd._checks import check_count, check_number
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.sensitivity import poincare
-from keras_fwd.sensitivity.plan import Plan
+from keras_fwd.sensitivity._measuring.plan import Plan
+from keras_fwd.sensitivity._measuring.run import Run
+from keras_fwd.sensitivity._measuring.slices import Slices
+from keras_fwd.sensitivity._measuring.stream import Stream
+from keras_fwd.sensitivity._statistics import poincare
+from keras_fwd.sensitivity._statistics.resampling import RESAMPLES
 from keras_fwd.sensitivity.report import SensitivityReport
-from keras_fwd.sensitivity.resampling import RESAMPLES
-from keras_fwd.sensitivity.run import Run
-from keras_fwd.sensitivity.slices import Slices
-from keras_fwd.sensitivity.stream import Stream
 from keras_fwd.typing import Data, ReportOptions
 
 

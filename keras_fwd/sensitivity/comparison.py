@@ -9,10 +9,10 @@ import numpy as np
 
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.extras import needed
-from keras_fwd.sensitivity import comparison_view
-from keras_fwd.sensitivity.changes import Change, change_of, columns
-from keras_fwd.sensitivity.maps import check_measure
-from keras_fwd.sensitivity.serial import plain
+from keras_fwd.sensitivity._json.serial import plain
+from keras_fwd.sensitivity._showing import comparison_view
+from keras_fwd.sensitivity._showing.maps import check_measure
+from keras_fwd.sensitivity._statistics.changes import Change, change_of, columns
 
 CALL = "SensitivityReport.compare"
 FORMAT = "keras_fwd.sensitivity_comparison"

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.sensitivity.estimates import Estimate
+from keras_fwd.sensitivity._statistics.estimates import Estimate
 
 PARTS = tuple(field.name for field in dataclasses.fields(Estimate))
 NUMBERS = {int, float}  # not bool, which is an int for isinstance

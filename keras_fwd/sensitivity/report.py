@@ -10,16 +10,11 @@ import numpy as np
 
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.extras import needed
-from keras_fwd.sensitivity import (
-    comparison,
-    html_page,
-    maps,
-    measures,
-    plots,
-    presentation,
-    serial,
-)
-from keras_fwd.sensitivity.estimates import (
+from keras_fwd.sensitivity import comparison, measures
+from keras_fwd.sensitivity._json import serial
+from keras_fwd.sensitivity._page import html_page
+from keras_fwd.sensitivity._showing import maps, plots, presentation
+from keras_fwd.sensitivity._statistics.estimates import (
     Estimate,
     Evolution,
     Groups,

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from keras_fwd import nest
+from keras_fwd._spaces import nest
 
 #: Relative error of a derivative whose primals, tangents and outputs have this dtype.
 ROUNDING = {"float64": 1e-12, "float32": 2e-6, "float16": 1e-2, "bfloat16": 8e-2}

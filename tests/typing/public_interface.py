@@ -13,8 +13,8 @@ import numpy as np
 
 import keras_fwd
 from keras_fwd import callbacks, layers, losses, optimizers, regularizers, spectrum, testing
-from keras_fwd.optimizers.block_report import BlockReport, BlockRow
-from keras_fwd.optimizers.minimization import MinimizeResult
+from keras_fwd.optimizers._kronecker.block_report import BlockReport, BlockRow
+from keras_fwd.optimizers._residuals.minimization import MinimizeResult
 from keras_fwd.optimizers.step_report import StepReport
 from keras_fwd.sensitivity import SensitivityReport, sensitivity_report
 from keras_fwd.sensitivity.comparison import SensitivityComparison

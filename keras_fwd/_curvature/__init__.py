@@ -1,0 +1,1 @@
+"""Curvature of a loss: Hessians in the outputs, Gauss-Newton matrix, Fisher information."""

@@ -1,0 +1,1 @@
+"""Linearizations by two reverse passes, and what is made of them; the only tapes are here."""

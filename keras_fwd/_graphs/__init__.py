@@ -1,0 +1,1 @@
+"""Reading a traced graph: its nodes, what flows where, and the scan for leaks."""

@@ -1,0 +1,1 @@
+"""Solvers and spectra of linear maps."""

@@ -1,0 +1,1 @@
+"""Derivatives of ops that TensorFlow lacks, drops, gets wrong or makes slow."""

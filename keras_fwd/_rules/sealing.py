@@ -1,0 +1,66 @@
+"""The context in which derivatives are taken: what leaks in TensorFlow is right inside of it.
+
+Two things are put in place, for the threads inside alone, and taken away again: rules for ops that
+TensorFlow differentiates once but not twice (`rules.SEALED`), and functions in place of
+compositions of which only the first derivative is right (`stand_ins.table`). Models, layers and
+TensorFlow stay as they were. Gradients of ops that have none (`rules.REGISTERED`) are added for
+good when this module is imported.
+"""
+
+import contextlib
+import functools
+import threading
+
+from keras_fwd._graphs import registry
+from keras_fwd._rules import stand_ins, table
+from keras_fwd.leaks.switch import Switch
+
+registry.register(table.REGISTERED)
+
+
+def _install():
+    undo_rules = registry.stand_in(table.SEALED, lambda: _switch.active)
+    undo_functions = stand_ins.stand_in(stand_ins.table(), lambda: _switch.active)
+
+    def undo():
+        undo_functions()
+        undo_rules()
+
+    return undo
+
+
+_switch = Switch(_install)
+_never = threading.local()
+
+
+def sealed():
+    """Inside, derivatives are taken by the rules of this package."""
+    return _switch.set(not getattr(_never, "on", False))
+
+
+def active():
+    """Whether this thread is inside of `sealed`."""
+    return _switch.active
+
+
+def in_context(method):
+    """Decorator: the function runs `sealed`."""
+
+    @functools.wraps(method)
+    def wrapper(*args, **kwargs):
+        with sealed():
+            return method(*args, **kwargs)
+
+    return wrapper
+
+
+@contextlib.contextmanager
+def unsealed():
+    """Inside, `sealed` does nothing: what plain TensorFlow does."""
+    before = getattr(_never, "on", False)
+    _never.on = True
+    try:
+        with _switch.set(False):
+            yield
+    finally:
+        _never.on = before

@@ -1,0 +1,1 @@
+"""Nests of tensors as vectors, and linear maps between them."""

@@ -1,0 +1,1 @@
+"""When callbacks measure, what it may cost, and where it goes."""

@@ -1,0 +1,1 @@
+"""Kronecker factors over the steps of a training, and steps from them."""

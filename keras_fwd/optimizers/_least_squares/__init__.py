@@ -1,0 +1,1 @@
+"""The damped least-squares system of a batch, and its solvers."""

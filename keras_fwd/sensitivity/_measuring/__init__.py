@@ -1,0 +1,1 @@
+"""One pass over the data: the derivatives of each batch, and their statistics."""

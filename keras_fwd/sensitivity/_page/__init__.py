@@ -1,0 +1,1 @@
+"""The page of a report: its data, and the scripts that show them."""

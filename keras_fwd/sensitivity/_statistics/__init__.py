@@ -1,0 +1,1 @@
+"""Statistics of derivatives over a data set, with their errors."""

@@ -1,0 +1,1 @@
+"""The commands of `keras-fwd`, one a file."""

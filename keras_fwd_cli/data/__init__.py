@@ -1,0 +1,1 @@
+"""Tables and arrays that a user names, as inputs of a model."""
