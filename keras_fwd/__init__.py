@@ -10,13 +10,15 @@ if _keras.backend.backend() != "tensorflow":
     )
 
 from keras_fwd import callbacks, layers, losses, optimizers, regularizers, testing
-from keras_fwd._curvature.loss_hessian import gauss_newton
+from keras_fwd._curvature.gauss_newton import gauss_newton
 from keras_fwd._derivatives.custom_jvp import custom_jvp
 from keras_fwd._derivatives.double_gradient import jvp, linearize, vjp
-from keras_fwd._derivatives.fwd_gradients import fwd_gradients, hessian
+from keras_fwd._derivatives.fwd_gradients import fwd_gradients
+from keras_fwd._derivatives.hessian import hessian
 from keras_fwd._derivatives.jacobians import jacobian
 from keras_fwd._derivatives.jvp_from_vjp import jvp_from_vjp
 from keras_fwd._derivatives.taylor import directional_derivatives, laplacian
+from keras_fwd._leaks.find import find_leaks
 from keras_fwd._leaks.report import LeakReport
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.callbacks.curvature import CurvatureCallback
@@ -30,7 +32,7 @@ from keras_fwd.errors import (
     StructureError,
 )
 from keras_fwd.layers.regularize import regularize
-from keras_fwd.layers.seal import find_leaks, seal_leaks
+from keras_fwd.layers.seal import seal_leaks
 from keras_fwd.optimizers.gauss_newton import GaussNewton
 from keras_fwd.optimizers.kfac import KFAC
 from keras_fwd.sensitivity.analysis import sensitivity_report

@@ -12,8 +12,8 @@ import pytest
 from report_cases import made_up_report
 
 import keras_fwd
+from keras_fwd._checks import EXTRAS, needed
 from keras_fwd._leaks.report import LeakReport
-from keras_fwd.extras import EXTRAS, needed
 from keras_fwd_cli.main import main
 
 X = np.ones((4, 2), "float32")

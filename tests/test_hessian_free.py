@@ -10,15 +10,14 @@ import tensorflow as tf
 import keras_fwd
 from keras_fwd._curvature import loss_hessian
 from keras_fwd._linear_algebra import conjugate_gradients
-from keras_fwd._linear_algebra.conjugate_gradients import Status
+from keras_fwd._linear_algebra.cg_loop import Iterates, Progress
+from keras_fwd._linear_algebra.solution import Status
 from keras_fwd._models import training_pass
 from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap, diagonal, identity
-from keras_fwd.backtracking import Iterates
-from keras_fwd.optimizers import diagonal_preconditioner
+from keras_fwd.optimizers._least_squares import preconditioners
+from keras_fwd.optimizers._least_squares.preconditioners import DiagonalPreconditioner
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers.diagonal_preconditioner import DiagonalPreconditioner
-from keras_fwd.stopping import Progress
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -209,7 +208,7 @@ def estimates(loss, probes, monkeypatch, curvature_batch=None):
     activation = "softmax" if loss == "categorical_crossentropy" else None
     net = keras.Sequential([keras.Input([2]), L.Dense(2, "tanh"), L.Dense(outputs, activation)])
     net.compile(keras_fwd.GaussNewton(), strange if loss in ("strange", "unknown") else loss)
-    monkeypatch.setattr(diagonal_preconditioner, "PROBES", 1)
+    monkeypatch.setattr(preconditioners, "PROBES", 1)
 
     @tf.function
     def run(step):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from cases import leaking
 
 from keras_fwd._derivatives import example_jacobians
-from keras_fwd._derivatives.fwd_gradients import jacobian
+from keras_fwd._derivatives.jacobians import jacobian
 from keras_fwd.callbacks import JacobianNormCallback
 from keras_fwd.errors import ConfigurationError, KerasFwdError, LeakError, StructureError
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_fwd._linear_algebra.conjugate_gradients import Status, cg
+from keras_fwd._linear_algebra.conjugate_gradients import cg
+from keras_fwd._linear_algebra.solution import Status
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.optimizers._least_squares.replicated_cg import KrylovSystem
 

@@ -97,7 +97,7 @@ def small(policy, solver):
 def test_what_float16_rounds_to_zero_is_not_lost(policy, solver, monkeypatch):
     assert small(policy, solver) < 0.5
     monkeypatch.setattr(precision, "_length", lambda vector: 1.0)
-    monkeypatch.setattr("keras_fwd.optimizers.loss_scale.scale_of", lambda scaler: None)
+    monkeypatch.setattr("keras_fwd.optimizers._steps.keras_hooks.scale_of", lambda scaler: None)
     assert not small(policy, solver) < 0.9  # a planted rule without lengths and scale
 
 

@@ -11,7 +11,7 @@ from keras_fwd import ConfigurationError, LeakError, StructureError, regularize
 from keras_fwd import regularizers as R
 from keras_fwd._models.model_losses import example_losses
 from keras_fwd.layers import SensitivityPenalty
-from keras_fwd.regularizers import tangents
+from keras_fwd.regularizers import directional
 
 L = keras.layers
 
@@ -325,7 +325,7 @@ def test_image_tangents_move_images():
         "scale": [image(rows / (1 + h), columns / (1 + h))],
     }
     for name, moved in cases.items():
-        found = tangents.TANGENTS[name](tf.constant(image(rows, columns)))
+        found = directional.TANGENTS[name](tf.constant(image(rows, columns)))
         wanted = (np.stack(moved) - image(rows, columns)) / h
         assert relative_error(found[inner], wanted[inner]) < 0.02, name
 

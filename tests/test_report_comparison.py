@@ -12,7 +12,7 @@ import scipy.stats
 from report_cases import made_up_report
 
 from keras_fwd import ConfigurationError, SensitivityReport, sensitivity_report
-from keras_fwd.sensitivity import significance
+from keras_fwd.sensitivity._statistics import changes
 from keras_fwd.sensitivity._statistics.estimates import Estimate
 from keras_fwd.sensitivity.comparison import compare
 
@@ -71,7 +71,7 @@ def test_false_discovery_rates_by_hand():
     p = np.array([0.001, 0.008, 0.039, 0.041, 0.9])
     # 5p/k for k = 1…5: 0.005, 0.02, 0.065, 0.05125, 0.9; then the least from there on.
     np.testing.assert_allclose(
-        significance.q_values(p), [0.005, 0.02, 0.05125, 0.05125, 0.9], rtol=1e-12
+        changes.q_values(p), [0.005, 0.02, 0.05125, 0.05125, 0.9], rtol=1e-12
     )
 
 
@@ -79,13 +79,13 @@ def test_false_discovery_rates_by_hand():
 def test_false_discovery_rates_are_those_of_scipy(seed):
     p = np.round(np.random.default_rng(seed).random((7, 9)) ** 2, 2)  # rounded: many ties
     expected = scipy.stats.false_discovery_control(p.ravel()).reshape(p.shape)
-    np.testing.assert_allclose(significance.q_values(p), expected, rtol=1e-12)
+    np.testing.assert_allclose(changes.q_values(p), expected, rtol=1e-12)
 
 
 def test_what_has_no_p_value_does_not_count():
     p = np.array([0.01, np.nan, 0.02])
-    np.testing.assert_allclose(significance.q_values(p), [0.02, np.nan, 0.02], rtol=1e-12)
-    assert significance.q_values(np.full(3, np.nan)).shape == (3,)
+    np.testing.assert_allclose(changes.q_values(p), [0.02, np.nan, 0.02], rtol=1e-12)
+    assert changes.q_values(np.full(3, np.nan)).shape == (3,)
 
 
 def test_a_single_example_has_no_significance():

@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.sensitivity import SensitivityReport, sensitivity_report
+from keras_fwd.sensitivity._measuring.stream import Background
 from keras_fwd.sensitivity._statistics.accumulator import Accumulator
 from keras_fwd.sensitivity._statistics.moments import GroupSums, Moments, Reservoir
 from keras_fwd.sensitivity.analysis import Analysis
-from keras_fwd.sensitivity.background import Background
 from keras_fwd.sensitivity.measures import MEASURES, QUANTILES
 
 SIMPLE = ("mean", "mean_abs", "rms")

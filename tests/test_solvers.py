@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from keras_fwd._linear_algebra import conjugate_gradients, least_squares
-from keras_fwd._linear_algebra.conjugate_gradients import Status
+from keras_fwd._linear_algebra.solution import Status
 from keras_fwd._spaces import given, nest
 from keras_fwd._spaces.linear_map import LinearMap, diagonal, identity
 

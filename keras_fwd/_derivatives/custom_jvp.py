@@ -7,11 +7,10 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from keras_fwd._derivatives import functional, passes
-from keras_fwd._graphs import flow
+from keras_fwd._graphs import flow, graph
 from keras_fwd._rules.transposes import local
 from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError, StructureError
-from keras_fwd.leaks import closure
 from keras_fwd.typing import Function, Nest
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
@@ -102,7 +101,7 @@ class _Call:
 
         @tf.custom_gradient
         def run(*sources):
-            with closure.forbidden(f"custom_jvp: {self.function.name}", sources):
+            with graph.forbidden(f"custom_jvp: {self.function.name}", sources):
                 outputs = functional.as_tensors(self.function.name, self._evaluate(sources))
             made.append(outputs)
             self.out_spec = nest.spec(outputs)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_fwd._derivatives import functional, passes
+from keras_fwd._graphs import graph
 from keras_fwd._rules.transposes import local, refused
 from keras_fwd._spaces import given, nest
 from keras_fwd._spaces.vectorized import map_basis
 from keras_fwd.errors import StructureError
-from keras_fwd.leaks import closure
 from keras_fwd.typing import Function, Nest
 
 
@@ -83,7 +83,7 @@ class _Call:
 
         @tf.custom_gradient
         def run(*sources):
-            with closure.forbidden(self.name, sources):
+            with graph.forbidden(self.name, sources):
                 outputs = functional.as_tensors(self.name, self._evaluate(sources, self.primals))
             made.append(outputs)
             self.out_spec = nest.spec(outputs)

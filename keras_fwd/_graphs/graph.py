@@ -1,11 +1,13 @@
 """TensorFlow graphs and function bodies as plain nodes, and what flows through them."""
 
+import contextlib
 import dataclasses
 import functools
 
 import tensorflow as tf
 
 from keras_fwd._graphs import registry
+from keras_fwd.errors import StructureError
 
 #: Ops that run function bodies, and the attributes that name them.
 BODIES = {
@@ -165,3 +167,40 @@ def captures(graph):
 def is_symbolic(tensor):
     """Whether this is a tensor of a graph: eager tensors and variables are not."""
     return tf.is_tensor(tensor) and tf.is_symbolic_tensor(tensor)
+
+
+# Tensors that a function reads without being given them.
+
+
+@contextlib.contextmanager
+def forbidden(name, arguments):
+    """Raise `StructureError` if what is traced inside reads a tensor of the graph by closure.
+
+    A rule in the place of a function knows of nothing but its arguments: whatever else it reads
+    would count as constant. Constants themselves are allowed.
+
+    Args:
+        name: Of the call and the function, for the message.
+        arguments: The tensors that it is given.
+    """
+    if tf.executing_eagerly():
+        yield
+        return
+    graph = tf.compat.v1.get_default_graph()
+    before = {op.name for op in graph.get_operations()}
+    yield
+    given = {id(argument) for argument in arguments}
+    outer = {inner: tensor for tensor, inner in captures(graph)}
+    for op in graph.get_operations():
+        if op.name in before:
+            continue
+        captured = outer.get(op.name)
+        read = [] if captured is None or not is_symbolic(captured) else [captured]
+        read += [t for t in op.inputs if t.op.name in before and id(t) not in given]
+        for tensor in read:
+            if tensor.dtype.is_floating and tf.get_static_value(tensor) is None:
+                raise StructureError(
+                    f"{name} must take what it is computed from as its argument. "
+                    f"Received: a function that closes over the tensor {tensor.name}, of shape "
+                    f"{tensor.shape}, whose derivative would be lost. Pass it in the argument."
+                )

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from keras_fwd._checks import needed
 from keras_fwd._tables import Rows, text_table
-from keras_fwd.extras import needed
 
 COLUMNS = ("layer", "op", "kind", "order", "sealed", "cost", "advice")
 

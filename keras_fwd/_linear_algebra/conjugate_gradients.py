@@ -6,26 +6,11 @@ solvers of the same systems are in `least_squares.py`.
 Nothing here raises inside a graph: how a solve ended is its `Status`.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from keras_fwd._linear_algebra.cg_loop import Loop, step_length
-from keras_fwd._linear_algebra.solution import Solution, Status
 from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap
-
-
-def direct_solution(value):
-    """The `Solution` of a direct solver, for its vector."""
-    finite = tf.reduce_all(tf.math.is_finite(value))
-    status = tf.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
-    return Solution(value, status, tf.constant(1), tf.constant(float("nan"), value.dtype))
-
-
-def rounding(values, dtype=None):
-    """What counts as zero beside the largest of some values, that are known to a dtype's digits."""
-    epsilon = np.finfo((dtype or values.dtype).as_numpy_dtype).eps
-    return tf.cast(tf.size(values), values.dtype) * epsilon * tf.reduce_max(tf.abs(values))
 
 
 def cg(

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd._linear_algebra.conjugate_gradients import direct_solution, rounding
+from keras_fwd._linear_algebra.solution import direct_solution, rounding
 
 #: Dampings tried at once in the search for the one that gives a length.
 GRID = 64

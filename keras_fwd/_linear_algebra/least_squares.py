@@ -8,8 +8,8 @@ tried. Nothing here raises inside a graph: how a solve ended is its `Status`.
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd._linear_algebra.conjugate_gradients import direct_solution, rounding
 from keras_fwd._linear_algebra.damped_spectrum import DampedSpectrum
+from keras_fwd._linear_algebra.solution import direct_solution, rounding
 
 
 def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale=None, damping=0.0):

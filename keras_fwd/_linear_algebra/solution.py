@@ -3,6 +3,7 @@
 import enum
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -45,3 +46,16 @@ class Solution(NamedTuple):
     status: tf.Tensor
     iterations: tf.Tensor
     residual_norm: tf.Tensor
+
+
+def direct_solution(value):
+    """The `Solution` of a direct solver, for its vector."""
+    finite = tf.reduce_all(tf.math.is_finite(value))
+    status = tf.where(finite, int(Status.CONVERGED), int(Status.NOT_FINITE))
+    return Solution(value, status, tf.constant(1), tf.constant(float("nan"), value.dtype))
+
+
+def rounding(values, dtype=None):
+    """What counts as zero beside the largest of some values, that are known to a dtype's digits."""
+    epsilon = np.finfo((dtype or values.dtype).as_numpy_dtype).eps
+    return tf.cast(tf.size(values), values.dtype) * epsilon * tf.reduce_max(tf.abs(values))

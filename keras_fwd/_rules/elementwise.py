@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_fwd._graphs import registry
 from keras_fwd._rules.transposes import local
 
 
@@ -143,3 +144,68 @@ def normalization_gradient(op, cotangent):
     inner = -beta * t * c * down + 2 * alpha * beta * (beta + 1) * tx * c * x * down / n
     by_x = 2 * alpha * x * window(inner) - 2 * alpha * beta * (t * cx + tx * c * down)
     return by_c, by_x, None
+
+
+# Activations whose derivative takes fewer passes over memory by a formula of its own.
+
+
+def silu(original):
+    """`tf.nn.silu`: TensorFlow computes the sigmoid again for the derivative, and more around."""
+    del original
+
+    def sealed(features, beta=1.0):
+        features = tf.convert_to_tensor(features, name="features")
+        beta = tf.cast(tf.convert_to_tensor(beta, name="beta"), features.dtype)
+        if beta.shape.rank == 0:
+            return _silu(features, beta)
+        return features * tf.sigmoid(beta * features)
+
+    return sealed
+
+
+@tf.custom_gradient
+def _silu(features, beta):
+    """x σ(βx); its slope, σ + βx σ(1 − σ), is one op more than the sigmoid."""
+    scaled = beta * features
+    sigmoid = tf.sigmoid(scaled)
+
+    def gradient(cotangent):
+        slope = sigmoid + tf.raw_ops.SigmoidGrad(y=sigmoid, dy=scaled)
+        by_beta = cotangent * tf.raw_ops.SigmoidGrad(y=sigmoid, dy=features**2)
+        return cotangent * slope, tf.reduce_sum(by_beta)
+
+    return features * sigmoid, gradient
+
+
+# Functions of complex numbers whose gradients XLA gets wrong.
+#
+# The backward kernels of TensorFlow conjugate what they read, as the gradient of a function of
+# complex numbers must; those of XLA do not. The rules below use ops that both compute alike.
+
+
+def reciprocal(op, cotangent):
+    """Rule for `Reciprocal` and `Inv`: `(1/x)' = −1/x²`."""
+    y = tf.math.conj(op.outputs[0])
+    return -cotangent * y * y
+
+
+def sqrt(op, cotangent):
+    """Rule for `Sqrt`: `(√x)' = ½/√x`."""
+    return cotangent / (2 * tf.math.conj(op.outputs[0]))
+
+
+def rsqrt(op, cotangent):
+    """Rule for `Rsqrt`: `(1/√x)' = −½ (1/√x)³`."""
+    y = tf.math.conj(op.outputs[0])
+    return cotangent * y * y * y / -2
+
+
+def where_complex(op_type, rule):
+    """The rule for complex numbers, TensorFlow's own for others."""
+
+    def either(op, cotangent):
+        if cotangent.dtype.is_complex:
+            return rule(op, cotangent)
+        return registry.own_gradient(op_type)(op, cotangent)
+
+    return either

@@ -10,8 +10,7 @@ import sys
 
 import tensorflow as tf
 
-from keras_fwd._rules import color, convolution, functions, projection, resizing
-from keras_fwd.leaks import activations
+from keras_fwd._rules import color, convolution, elementwise, functions, projection, resizing
 
 _TRANSFORMS = ("ImageProjectiveTransformV2", "ImageProjectiveTransformV3")
 
@@ -22,8 +21,8 @@ def table():
         (tf.nn, "moments", functions.moments),
         (tf.compat.v1.nn, "moments", functions.moments_v1),
         (tf.nn, "convolution", convolution.convolution),
-        (tf.nn, "silu", activations.silu),
-        (tf.nn, "swish", activations.silu),
+        (tf.nn, "silu", elementwise.silu),
+        (tf.nn, "swish", elementwise.silu),
         (tf.image, "hsv_to_rgb", color.hsv_to_rgb),
         (tf.raw_ops, "CudnnRNN", functions.cudnn),
         (tf.raw_ops, "CudnnRNNV2", functions.cudnn),

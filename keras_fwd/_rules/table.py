@@ -10,7 +10,11 @@ from keras_fwd._rules import (
     projection,
     resizing,
 )
-from keras_fwd.leaks import complex_values, contraction, sparse, tiling, windows
+from keras_fwd._rules import convolution as contraction
+from keras_fwd._rules import elementwise as complex_values
+from keras_fwd._rules import indexing as sparse
+from keras_fwd._rules import indexing as tiling
+from keras_fwd._rules import pooling as windows
 
 #: Gradients that TensorFlow lacks: registered for good, for every tape.
 REGISTERED = {

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_fwd._checks import needed
 from keras_fwd._spaces import given, nest
 from keras_fwd._spaces.vectorized import map_basis, rowwise  # noqa: F401 - imported from here
 from keras_fwd.errors import StructureError
-from keras_fwd.extras import needed
 from keras_fwd.typing import Nest, Tensor, TensorLike
 
 

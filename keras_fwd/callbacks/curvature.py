@@ -13,9 +13,8 @@ from keras_fwd._checks import check_count
 from keras_fwd._models import data as batches
 from keras_fwd._models.training_pass import Recorder, TrainingPass
 from keras_fwd._spaces import given
-from keras_fwd.callbacks._measuring.matrices import MATRICES, curvature_matrix
+from keras_fwd.callbacks._measuring.matrices import MATRICES, ExampleGradients, curvature_matrix
 from keras_fwd.callbacks._measuring.schedule import TracedCallback
-from keras_fwd.callbacks.noise import ExampleGradients
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers._steps.training_checks import check_training
 from keras_fwd.typing import Data, Every, Nest, PathLike, Quantity

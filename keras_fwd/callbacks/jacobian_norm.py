@@ -37,7 +37,7 @@ class JacobianNormCallback(TracedCallback):
         num_probes: The Frobenius norm is exact, with one product for each component, if inputs or
             outputs have at most that many components per example. Otherwise it is estimated from
             that many random vectors, at least 2, with a correction of the bias to second order
-            (derived in `keras_fwd._derivatives.example_jacobians.frobenius_norms`). The standard error that
+            (derived in `example_jacobians.frobenius_norms`). The standard error that
             the random vectors leave is then logged as `jacobian_norm_stderr`. Default 8.
         name: Name in the logs, default `"jacobian_norm"`. Its unit is that of the outputs per
             that of the inputs.

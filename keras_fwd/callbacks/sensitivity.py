@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_fwd._checks import needed
 from keras_fwd._models import data as batches
 from keras_fwd.callbacks._measuring import events
 from keras_fwd.callbacks._measuring.budget import Budget
 from keras_fwd.callbacks._measuring.evolution import Moments
 from keras_fwd.callbacks._measuring.schedule import ScheduledCallback
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.extras import needed
 from keras_fwd.sensitivity.analysis import Analysis
 from keras_fwd.typing import Data, Every, Logs, PathLike
 

@@ -16,8 +16,8 @@ from keras_fwd._checks import check_count, check_number
 from keras_fwd._models.training_pass import Recorder, TrainingPass, loss_tracker
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError, NumericalError
-from keras_fwd.optimizers import averages, loss_scale
 from keras_fwd.optimizers._steps import keras_hooks, replicas
+from keras_fwd.optimizers._steps import keras_hooks as loss_scale
 from keras_fwd.optimizers._steps.convergence import LastStep
 from keras_fwd.optimizers._steps.damping import Nielsen
 from keras_fwd.optimizers._steps.expansion import Expansion
@@ -93,7 +93,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         return self._record.tolerances
 
     def linear_system(self, model_pass: Any, expansion: Any) -> Any:
-        """The system to solve for the direction on this batch; see `keras_fwd._linear_algebra.conjugate_gradients`."""
+        """The system to solve for the direction on this batch."""
         raise NotImplementedError
 
     def new_pass(self, model: keras.Model) -> Any:
@@ -147,7 +147,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         for variable, value in zip(model_pass.variables, search["values"], strict=True):
             variable.assign(value)
         if self.use_ema:
-            averages.follow(self)
+            keras_hooks.follow_averages(self)
 
     def step_number(self) -> Tensor:
         """How many steps were taken, an int32 scalar."""
@@ -208,12 +208,12 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             with Recorder([], []):  # makes the weights, and changes nothing else
                 model(batch[0], training=False)
         check_training(self, model, batch)
-        scaler = loss_scale.scaler_of(model)
+        scaler = keras_hooks.scaler_of(model)
         if not self.built or (scaler and not scaler.built):
             replicas.once(lambda: (scaler or self).build(model.trainable_variables))
         model_pass = self._pass_of(model)
         model_pass.batch = batch
-        model_pass.loss_scale = loss_scale.scale_of(scaler)
+        model_pass.loss_scale = keras_hooks.scale_of(scaler)
         expansion, search = self.advance(model_pass)
         loss_scale.follow(scaler, expansion.finite)
         return self._logs(model_pass, expansion, search)

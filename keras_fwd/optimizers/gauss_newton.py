@@ -17,11 +17,10 @@ from keras_fwd.optimizers._residuals.residual_minimizer import ResidualMinimizer
 from keras_fwd.optimizers._residuals.residual_pass import ResidualPass
 from keras_fwd.optimizers._steps import bounds, replicas
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.micro_batches import BlockedExpansion, MicroBatches
+from keras_fwd.optimizers._steps.keras_hooks import GraphStep
+from keras_fwd.optimizers._steps.micro_batches import BlockedExpansion, MicroBatches, check_blocks
 from keras_fwd.optimizers._steps.trust_region import Region, TrustRegion, fit
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.graph_step import GraphStep
-from keras_fwd.optimizers.micro_batch_checks import check_blocks
 from keras_fwd.typing import LearningRate, Nest, Tensor
 
 #: The damping of the first step, where the radius of a trust region does not tell it.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_fwd._checks import needed
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.extras import needed
 from keras_fwd.sensitivity._json.serial import plain
 from keras_fwd.sensitivity._showing import comparison_view
 from keras_fwd.sensitivity._showing.maps import check_measure

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_fwd._checks import needed
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.extras import needed
 from keras_fwd.sensitivity import comparison, measures
 from keras_fwd.sensitivity._json import serial
 from keras_fwd.sensitivity._page import html_page

@@ -185,7 +185,7 @@ def of_forward_pass(forward, leaves, shared):
     """The blocks of the sources of a forward pass.
 
     Args:
-        forward: A `keras_fwd._derivatives.passes.Forward` in a graph, its sources the weights.
+        forward: A `Forward` in a graph, its sources the weights.
         leaves: Those of its outputs that the curvature is taken in: the last ones.
         shared: How a weight that is used at many positions is treated: `"expand"` or `"reduce"`.
 

@@ -7,9 +7,9 @@ def of_batch(blocks, forward, cotangents):
     """The statistics of each block: `[left factor, right factor]`, or `[diagonal]`.
 
     Args:
-        blocks: From `keras_fwd._curvature.blocks.blocks.of_forward_pass`.
-        forward: The `keras_fwd._derivatives.passes.Forward` of the batch.
-        cotangents: A `keras_fwd._curvature.fisher.Cotangents`.
+        blocks: From `blocks.of_forward_pass`.
+        forward: The `Forward` of the batch.
+        cotangents: A `Cotangents`.
     """
     outputs = [output for block in blocks for output in block.outputs]
 

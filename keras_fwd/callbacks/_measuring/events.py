@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd.extras import needed
+from keras_fwd._checks import needed
 
 
 class EventWriter:

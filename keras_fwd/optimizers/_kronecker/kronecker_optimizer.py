@@ -15,10 +15,10 @@ from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers._kronecker.block_report import BlockReport
 from keras_fwd.optimizers._kronecker.factors import Factors
 from keras_fwd.optimizers._steps import replicas
+from keras_fwd.optimizers._steps.keras_hooks import GraphStep
 from keras_fwd.optimizers._steps.training_checks import check_replicas
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.optimizers.factor_options import FactorOptions
-from keras_fwd.optimizers.graph_step import GraphStep
 from keras_fwd.typing import Fisher, Inverse, LearningRate, Nest, Shared, Tensor, Variable
 
 #: What stands in the damping's variable until the first batch has told it.

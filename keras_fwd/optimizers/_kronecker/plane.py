@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_fwd._linear_algebra.conjugate_gradients import Solution, Status
+from keras_fwd._linear_algebra.solution import Solution, Status
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import replicas
 

@@ -19,7 +19,7 @@ def batch_jacobian(model_pass, expansion):
     the whole batch, as many as weights, or as outputs if these are fewer.
 
     Args:
-        model_pass: The `keras_fwd._models.training_pass.TrainingPass` of the batch.
+        model_pass: The `TrainingPass` of the batch.
         expansion: Its `Expansion`.
     """
     rows = _rows(model_pass, expansion)

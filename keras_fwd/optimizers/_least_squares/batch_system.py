@@ -30,7 +30,7 @@ def batch_system(optimizer, model_pass, expansion, region, last):
 
     Args:
         optimizer: The `GaussNewton`.
-        model_pass: The `keras_fwd._models.training_pass.TrainingPass` of the batch.
+        model_pass: The `TrainingPass` of the batch.
         expansion: Its `Expansion`.
         region: The `Region` that the steps are kept in, or None.
         last: The last step for a warm start, a list of tensors like the weights; or None.

@@ -9,7 +9,6 @@ from keras_fwd._models import model_losses
 from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap, rowwise
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers import triangles
 from keras_fwd.optimizers._least_squares.batch_jacobian import CHUNK, batch_jacobian
 from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.micro_batches import MicroBatches
@@ -20,7 +19,7 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
     """The system of few weights, of vectors; that of the whole batch in all replicas.
 
     Args:
-        model_pass: The `keras_fwd._models.training_pass.TrainingPass` of the batch.
+        model_pass: The `TrainingPass` of the batch.
         expansion: Its `Expansion`.
         kinds: What `loss_kinds` says of the leaves.
         H: `LinearMap`, the Hessian of the loss in the leaves.
@@ -42,7 +41,7 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
             matrix, gradient, _largest(scale, norms, model_pass.variables)
         )
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds)
-    rows, residual = triangles.of_all_replicas(_healthy(expansion, rows), residual, reduced=True)
+    rows, residual = replicas.of_all_replicas(_healthy(expansion, rows), residual, reduced=True)
 
     def scale_of(norms):
         return _largest(scale, norms, model_pass.variables)
@@ -53,7 +52,7 @@ def dense_system(model_pass, expansion, kinds, H, ridge, damping, scale=()):
 def dual_system(model_pass, expansion, kinds, H, ridge):
     """The system of few residuals, of vectors; arguments as in `dense_system`."""
     rows, residual, rest = _least_squares(model_pass, expansion, H, kinds)
-    rows, residual = triangles.of_all_replicas(rows, residual, reduced=False)
+    rows, residual = replicas.of_all_replicas(rows, residual, reduced=False)
     plain = all(variable.regularizer is None for variable in model_pass.variables)
     ridge = None if plain else _healthy(expansion, nest.ravel(ridge))
     return least_squares.DualLeastSquares(rows, residual, ridge, rest)
@@ -119,7 +118,7 @@ def _triangle(model_pass, expansion, H, kinds, residual):
         rows = expansion.free.columns(_healthy(expansion, tf.cast(rows, R.dtype)))
         part = nest.ravel([model_pass.part(i, leaf) for leaf in residual], R.dtype)
         both = tf.concat([R, rows], 0), tf.concat([short, part], 0)
-        return i + 1, *triangles.triangle(*both)
+        return i + 1, *replicas.triangle(*both)
 
     n = expansion.jacobian.shape[1]
     start = tf.zeros([n, n], tf.float64), tf.zeros([n], tf.float64)
@@ -156,7 +155,7 @@ def _largest(scale, norms, variables):
 
 
 def loss_kinds(model_pass, leaves):
-    """What is known of the loss of each leaf; see `keras_fwd._curvature.loss_hessian.loss_kind`."""
+    """What is known of the loss of each leaf; see `loss_hessian.loss_kind`."""
     triples = zip(leaves, nest.flatten(model_pass.outputs), model_pass.losses, strict=True)
     return [
         loss_hessian.loss_kind(loss, model_losses.is_logits(leaf, output, loss))

@@ -9,10 +9,12 @@ from keras_fwd._curvature import loss_hessian
 from keras_fwd._linear_algebra import conjugate_gradients
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers._least_squares.preconditioners import BatchPreconditioner
+from keras_fwd.optimizers._least_squares.preconditioners import (
+    BatchPreconditioner,
+    DiagonalPreconditioner,
+)
 from keras_fwd.optimizers._least_squares.replicated_cg import KrylovSystem
 from keras_fwd.optimizers._steps import replicas
-from keras_fwd.optimizers.diagonal_preconditioner import DiagonalPreconditioner
 
 PRECONDITIONERS = ("kfac", "diagonal")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd._linear_algebra.conjugate_gradients import Solution, Status
+from keras_fwd._linear_algebra.solution import Solution, Status
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import replicas
 

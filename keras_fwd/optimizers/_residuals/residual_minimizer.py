@@ -12,10 +12,10 @@ from keras_fwd._derivatives import functional
 from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers._residuals import minimization
+from keras_fwd.optimizers._residuals.minimization import ResidualSteps
 from keras_fwd.optimizers._residuals.residual_pass import CALL, ResidualPass, variables_of
 from keras_fwd.optimizers._steps.training_checks import check_replicas
 from keras_fwd.optimizers._steps.trust_region import Regions
-from keras_fwd.optimizers.residual_steps import ResidualSteps
 from keras_fwd.typing import Nest, Tensor, Variable
 
 _REDUCTIONS = ("sum", "mean")

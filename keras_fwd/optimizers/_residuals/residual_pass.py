@@ -34,7 +34,7 @@ class ResidualVariable:
 
 
 class ResidualPass:
-    """The sum of squares of residuals, with the interface of `keras_fwd._models.training_pass.TrainingPass`.
+    """The sum of squares of residuals, with the interface of `TrainingPass`.
 
     The residuals are differentiated by the variables themselves, which they read where they like,
     inside a `tf.function` of their own too. For a trial the variables get its values, and then

@@ -24,14 +24,14 @@ class Expansion:
         jacobian: `LinearMap` from the weights to the leaves.
         curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped;
             in several replicas, their sum is.
-        free: Set by optimizers that know bounds: the `keras_fwd.optimizers._steps.bounds.Free` entries.
+        free: Set by optimizers that know bounds: the `Free` entries.
         mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
         finite: Boolean scalar: loss and gradient are.
         overflowed: Boolean scalar: only the gradient is not finite, and it was scaled.
-        forward: The forward pass itself, a `keras_fwd._derivatives.passes.Forward`.
+        forward: The forward pass itself, a `Forward`.
 
     Args:
-        model_pass: A `keras_fwd._models.training_pass.TrainingPass`.
+        model_pass: A `TrainingPass`.
         pushforwards: Whether the Jacobian is asked for; without, there is none, nor `whole`.
         scale: What the loss is multiplied with on its way back, or None; the gradient is that of
             the loss itself.

@@ -11,6 +11,7 @@ import functools
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_fwd.errors import ConfigurationError
 
@@ -59,3 +60,80 @@ def curvature_optimizer(model, optimizer_class):
             "Call `model.compile(…, auto_scale_loss=False)`, or use the policy mixed_bfloat16."
         )
     return inner
+
+
+# The loss scale of `mixed_float16`: Keras' `LossScaleOptimizer` around a curvature optimizer.
+
+
+def scaler_of(model):
+    """The `keras.optimizers.LossScaleOptimizer` that a model is compiled with, or None."""
+    optimizer = getattr(model, "optimizer", None)
+    return optimizer if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else None
+
+
+def scale_of(scaler):
+    """What the loss is multiplied with before gradients run through half precision, or None."""
+    return None if scaler is None else tf.identity(scaler.dynamic_scale.value)
+
+
+def follow_scale(scaler, finite):
+    """Half the scale where the gradient overflowed, twice as much after many that did not.
+
+    As `LossScaleOptimizer` does around an optimizer that gets gradients.
+    """
+    if scaler is None:
+        return
+    scale, count = scaler.dynamic_scale, tf.identity(scaler.step_counter.value)
+    full = tf.equal(count, scaler.dynamic_growth_steps - 1)
+    factor = tf.where(finite, tf.where(full, 2.0, 1.0), 0.5)
+    scale.assign(scale.value * tf.cast(factor, scale.value.dtype))
+    scaler.step_counter.assign(tf.where(finite & ~full, count + 1, tf.zeros_like(count)))
+
+
+# Moving averages of the weights, after each step of an optimizer that does not take gradients.
+#
+# Private interface used here: the method of Keras' `Optimizer` that moves its averages, and
+# the list of them. Without it, `use_ema` would be without effect.
+
+
+def follow_averages(optimizer):
+    """As `keras.optimizers.Optimizer` does after its own steps."""
+    variables = optimizer._trainable_variables
+    optimizer._update_model_variables_moving_average(variables)
+    if optimizer.ema_overwrite_frequency:
+        due = tf.equal((optimizer.step_number() + 1) % optimizer.ema_overwrite_frequency, 0)
+
+        def overwrite():
+            # Not by the method of Keras, which cannot do it in one of several replicas.
+            averages = optimizer._model_variables_moving_average
+            for variable, average in zip(variables, averages, strict=True):
+                variable.assign(average)
+            return tf.constant(0)
+
+        tf.cond(due, overwrite, lambda: tf.constant(0))
+
+
+# A training step that is a graph wherever it is called from: blocks are read from one.
+
+
+class GraphStep:
+    """The step itself in a graph; in eager code it is compiled first.
+
+    Args:
+        step: Function `(model, data)`.
+    """
+
+    def __init__(self, step):
+        self._step = step
+        self._compiled = None
+
+    def __call__(self, model, data):
+        """As the step."""
+        if not tf.executing_eagerly():
+            return self._step(model, data)
+        if self._compiled is None:
+            self._compiled = tf.function(self._step)
+        tensors = [
+            leaf if leaf is None else tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(data)
+        ]
+        return self._compiled(model, tf.nest.pack_sequence_as(data, tensors))

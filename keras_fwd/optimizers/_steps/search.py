@@ -4,7 +4,7 @@ import functools
 
 import tensorflow as tf
 
-from keras_fwd._linear_algebra.conjugate_gradients import Status
+from keras_fwd._linear_algebra.solution import Status
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import convergence, replicas
 from keras_fwd.optimizers._steps import damping as control

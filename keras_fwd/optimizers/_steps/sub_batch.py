@@ -29,7 +29,7 @@ class SubBatch:
         hessian: Symmetric `LinearMap` on that list: of the loss.
 
     Args:
-        model_pass: The `keras_fwd._models.training_pass.TrainingPass` of the batch.
+        model_pass: The `TrainingPass` of the batch.
         expansion: Its `Expansion`.
         most: Number of examples, of all replicas together, or None for all.
     """

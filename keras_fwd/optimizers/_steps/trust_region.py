@@ -86,7 +86,7 @@ class Regions:
 
 
 class TrustRegion:
-    """The control of a `Search` by a radius; see `keras_fwd.optimizers._steps.damping.Nielsen`.
+    """The control of a `Search` by a radius; see `Nielsen`.
 
     Args:
         damping: Scalar variable for the damping that the last step needed.

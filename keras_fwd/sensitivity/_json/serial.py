@@ -12,8 +12,7 @@ import reprlib
 import numpy as np
 
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.sensitivity._json.schema import report_of
-from keras_fwd.sensitivity.fields import PARTS, Field
+from keras_fwd.sensitivity._json.schema import PARTS, Field, report_of
 
 CALL = "SensitivityReport.from_json"
 FORMAT = "keras_fwd.sensitivity_report"

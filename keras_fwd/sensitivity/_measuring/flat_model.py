@@ -1,18 +1,14 @@
 """A model's inputs and outputs as flat, named columns, and the derivatives between them."""
 
-import re
-
-import numpy as np
 import tensorflow as tf
 
 from keras_fwd._derivatives.double_gradient import jvp, linearize
+from keras_fwd._models.names import output_names
 from keras_fwd._spaces import nest
 from keras_fwd._spaces.vectorized import RowMap
 
 #: So many products are written out one by one, more are vectorized.
 FEW = 8
-
-_AUTOMATIC = re.compile(r"(input_layer|keras_tensor)(_\d+)?")  # names that Keras makes up
 
 
 class FlatModel:
@@ -108,7 +104,7 @@ class FlatModel:
     def _flat_call(self, x):
         """The chosen outputs as `[batch, outputs]`."""
         outputs = self._model(x, training=False)
-        self.output_names = _output_names(self._model, outputs)
+        self.output_names = output_names(self._model, outputs)
         flat = _columns(outputs)
         return flat if self.chosen is None else tf.gather(flat, self.chosen, axis=1)
 
@@ -224,38 +220,3 @@ def _images(function, units, number, spec):
     if isinstance(number, int) and number <= FEW:
         return tf.stack([function(units(i)) for i in range(number)])
     return RowMap(function, spec).in_chunks(units, number)
-
-
-def input_stems(model, x):
-    """A name for each leaf of a model's inputs."""
-    if isinstance(x, dict) and not any(tf.nest.is_nested(value) for value in x.values()):
-        return [str(key) for key in sorted(x)]
-    declared = [tensor.name for tensor in getattr(model, "inputs", None) or []]
-    leaves = nest.flatten(x)
-    if len(declared) == len(leaves) and not any(map(_AUTOMATIC.fullmatch, declared)):
-        return declared
-    return [f"x{path}" for path in nest.paths(x)]
-
-
-def _output_names(model, outputs):
-    leaves = nest.flatten(outputs)
-    names = getattr(model, "output_names", None) or []
-    if isinstance(outputs, dict) and len(outputs) == len(leaves):
-        stems = [str(key) for key in sorted(outputs)]
-    elif len(leaves) > 1 and len(names) == len(leaves):
-        stems = names
-    else:
-        stems = [f"y{path}" for path in nest.paths(outputs)]
-    return [
-        name
-        for stem, leaf in zip(stems, leaves, strict=True)
-        if nest.is_differentiable(leaf.dtype)
-        for name in components(stem, leaf.shape[1:])
-    ]
-
-
-def components(stem, shape):
-    """One name for each entry of a tensor of that shape (without the batch)."""
-    if tf.TensorShape(shape).num_elements() == 1:
-        return [stem]
-    return [f"{stem}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from keras_fwd._models.names import input_stems
 from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.sensitivity._measuring import switches
-from keras_fwd.sensitivity._measuring.flat_model import FlatModel, input_stems
+from keras_fwd.sensitivity._measuring.flat_model import FlatModel
 from keras_fwd.sensitivity._measuring.switches import shortened
 from keras_fwd.sensitivity._statistics.estimates import InputShape
 

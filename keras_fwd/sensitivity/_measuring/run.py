@@ -10,13 +10,13 @@ from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError, StructureError
 from keras_fwd.sensitivity._measuring import notes, progress
 from keras_fwd.sensitivity._measuring.interactions import PairSearch
+from keras_fwd.sensitivity._measuring.notes import About
+from keras_fwd.sensitivity._measuring.stream import Background
 from keras_fwd.sensitivity._measuring.switches import MAX_SWITCHES
 from keras_fwd.sensitivity._statistics import poincare
 from keras_fwd.sensitivity._statistics.accumulator import Accumulator, group_count
 from keras_fwd.sensitivity._statistics.estimates import Groups
 from keras_fwd.sensitivity._statistics.moments import Places
-from keras_fwd.sensitivity.about import About
-from keras_fwd.sensitivity.background import Background
 from keras_fwd.sensitivity.report import SensitivityReport
 
 #: Bytes that the derivatives of one batch may take; those of two are held at a time.

@@ -3,7 +3,7 @@
 import importlib.resources
 import json
 
-from keras_fwd.extras import needed
+from keras_fwd._checks import needed
 from keras_fwd.sensitivity._page.page_data import brief, directed, page_data
 from keras_fwd.sensitivity._showing.presentation import counted, headline, interval, number
 

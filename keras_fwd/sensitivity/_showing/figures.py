@@ -6,7 +6,7 @@ import textwrap
 
 import numpy as np
 
-from keras_fwd.extras import needed
+from keras_fwd._checks import needed
 
 # Okabe and Ito's colors, which people tell apart whatever their color vision.
 UP, DOWN, UNCLEAR = "#D55E00", "#0072B2", "#999999"

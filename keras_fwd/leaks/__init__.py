@@ -1,1 +1,0 @@
-"""Where the double-gradient trick would fail or be wrong, and how such places are found."""
