@@ -8,6 +8,7 @@ import tempfile
 import keras
 import numpy as np
 import tensorflow as tf
+from flat_options import gauss_newton
 from page_functions import documented
 
 import keras_fwd
@@ -80,7 +81,7 @@ def assert_as_one(layers=plain, epochs=3, kind=KFAC, loss="mse", y=Y, rtol=1e-5,
 
 
 def preconditioned():
-    return GaussNewton(solver="cg", preconditioner="kfac")
+    return gauss_newton(solver="cg", preconditioner="kfac")
 
 
 def refused():
@@ -114,17 +115,17 @@ def dense():
 
     Then by Nielsen's rule, of a cross-entropy, and of a loss without a root in closed form.
     """
-    assert_as_one(ridged, kind=GaussNewton, solver="dense")
-    assert_as_one(ridged, kind=GaussNewton, solver="dense", damping=0.1)
+    assert_as_one(ridged, kind=gauss_newton, solver="dense")
+    assert_as_one(ridged, kind=gauss_newton, solver="dense", damping=0.1)
     labels = np.arange(32) % 2
     sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    assert_as_one(kind=GaussNewton, loss=sparse, y=labels)
-    assert_as_one(kind=GaussNewton, loss="log_cosh")
+    assert_as_one(kind=gauss_newton, loss=sparse, y=labels)
+    assert_as_one(kind=gauss_newton, loss="log_cosh")
 
 
 def dual():
-    assert_as_one(ridged, kind=GaussNewton, solver="dual")
-    assert_as_one(kind=GaussNewton, solver="dual", damping=0.1)
+    assert_as_one(ridged, kind=gauss_newton, solver="dual")
+    assert_as_one(kind=gauss_newton, solver="dual", damping=0.1)
 
 
 def iterative():
@@ -133,9 +134,9 @@ def iterative():
     Between, one replica does not even take the steps of itself with the batch in another order:
     rounding takes the orthogonality of its vectors. The iterations are not compared for that.
     """
-    options = {"kind": GaussNewton, "solver": "cg"}
-    assert_as_one(ridged, max_solver_iterations=3, **options)
-    few = {"max_solver_iterations": 5, "curvature_batch": 8, "damping": 0.1}
+    options = {"kind": gauss_newton, "solver": "cg"}
+    assert_as_one(ridged, max_iterations=3, **options)
+    few = {"max_iterations": 5, "curvature_batch": 8, "damping": 0.1}
     assert_as_one(ridged, **few, **options)
 
 
@@ -145,9 +146,9 @@ def converged():
     def small():
         return [L.Dense(2, "tanh", kernel_regularizer="l2"), L.Dense(2)]
 
-    limits = {"max_solver_iterations": 60, "solver_tolerance": 1e-12}
+    limits = {"max_iterations": 60, "tolerance": 1e-12}
     one, both = (
-        compiled(scope, lambda: GaussNewton(solver="cg", **limits), small)
+        compiled(scope, lambda: gauss_newton(solver="cg", **limits), small)
         for scope in (ALONE, two().scope())
     )
     fit(one), fit(both)
@@ -160,10 +161,10 @@ def repelled():
     far = {"learning_rate": 4.0, "damping": 1e-6}
     cases = [{"solver": "dense"}, {"solver": "dual", **far}]
     for options in cases:
-        logs = assert_as_one(kind=GaussNewton, **options)
+        logs = assert_as_one(kind=gauss_newton, **options)
         assert max(logs["solver_iterations"]) > 1, logs
-    few = {"solver": "cg", "max_solver_iterations": 3, **far}
-    logs = assert_as_one(kind=GaussNewton, **few)
+    few = {"solver": "cg", "max_iterations": 3, **far}
+    logs = assert_as_one(kind=gauss_newton, **few)
     assert max(logs["solver_iterations"]) > 3, logs
 
 
@@ -237,8 +238,8 @@ def uneven(optimizers=(lambda: KFAC(fisher="type-2"),)):
 
 def jagged():
     """The same, of Gauss-Newton."""
-    few = {"max_solver_iterations": 4, "damping": 0.1}
-    uneven([GaussNewton, lambda: GaussNewton(0.5, 0.1, "dual"), lambda: GaussNewton(**few)])
+    few = {"max_iterations": 4, "damping": 0.1}
+    uneven([GaussNewton, lambda: GaussNewton(0.5, 0.1, solver="dual"), lambda: gauss_newton(**few)])
 
 
 def not_finite(optimizer=KFAC):
@@ -267,16 +268,16 @@ def nowhere():
     """The same, of Gauss-Newton."""
     not_finite(GaussNewton)
     not_finite(lambda: GaussNewton(solver="dual"))
-    not_finite(lambda: GaussNewton(solver="cg", max_solver_iterations=3))
+    not_finite(lambda: gauss_newton(solver="cg", max_iterations=3))
 
 
 def halved():
     """Half precision, with the loss scaled."""
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("mixed_float16")
-    few = {"max_solver_iterations": 4, "damping": 0.1, "solver": "cg"}
+    few = {"max_iterations": 4, "damping": 0.1, "solver": "cg"}
     for options in ({}, few):
-        model = compiled(two().scope(), lambda: GaussNewton(**options))  # noqa: B023
+        model = compiled(two().scope(), lambda: gauss_newton(**options))  # noqa: B023
         losses = fit(model, X.astype("float32"), Y.astype("float32"))["loss"]
         assert losses[-1] < losses[0], losses
         assert_replicas_agree(model)
@@ -332,12 +333,12 @@ def workers():
     """Each of two processes, by a loop of its own: `fit` of Keras does not know them."""
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     options = {"fisher": "type-2", "learning_rate": 0.1, "inverse_every": 2, "factor_every": 2}
-    few = {"solver": "cg", "max_solver_iterations": 3}
+    few = {"solver": "cg", "max_iterations": 3}
     optimizers = [
         lambda: KFAC(**options),
         lambda: GaussNewton(solver="dense"),
         lambda: GaussNewton(solver="dual"),
-        lambda: GaussNewton(**few),
+        lambda: gauss_newton(**few),
     ]
     train = documented("devices.md", "train", {"tf": tf})
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16, drop_remainder=True)

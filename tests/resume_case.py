@@ -8,13 +8,14 @@ import sys
 import keras
 import numpy as np
 import tensorflow as tf
+from flat_options import gauss_newton
 
 import keras_fwd
 
 BATCHES = 6
 OPTIMIZERS = {
     "GaussNewton": lambda: keras_fwd.GaussNewton(damping=0.1),
-    "GaussNewton cg kfac": lambda: keras_fwd.GaussNewton(solver="cg", preconditioner="kfac"),
+    "GaussNewton cg kfac": lambda: gauss_newton(solver="cg", preconditioner="kfac"),
     "KFAC": lambda: keras_fwd.KFAC(factor_every=2, inverse_every=3),
     "KFAC rate": lambda: keras_fwd.KFAC(0.01, use_ema=True, weight_decay=1e-4),
     "KFACPreconditioner": lambda: keras_fwd.optimizers.KFACPreconditioner(

@@ -164,7 +164,7 @@ def test_rows_are_those_of_products_with_the_whole_batch(name, dynamic, monkeypa
     def both(data):
         model_pass = optimizer._pass_of(model)
         model_pass.batch = (*data, None)
-        expansion = optimizer.expansion(model_pass)
+        expansion = optimizer.expand(model_pass)
         monkeypatch.setattr(type(expansion.jacobian), "to_dense", calls.append)
         rows = batch_jacobian(model_pass, expansion)
         monkeypatch.undo()
@@ -188,7 +188,7 @@ def test_examples_that_act_on_each_other_are_counted(name):
     model.train_on_batch(x, np.zeros((8, model.output_shape[-1])))
     model_pass = model.optimizer._pass_of(model)
     model_pass.batch = (tf.constant(x), tf.zeros((8, model.output_shape[-1]), tf.float64), None)
-    J = batch_jacobian(model_pass, model.optimizer.expansion(model_pass)).numpy()
+    J = batch_jacobian(model_pass, model.optimizer.expand(model_pass)).numpy()
     kernel, h = model.trainable_variables[0], 1e-6
     before = kernel.numpy()
     ends = []

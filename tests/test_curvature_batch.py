@@ -3,13 +3,12 @@
 import keras
 import numpy as np
 import pytest
-
-import keras_fwd
+from flat_options import gauss_newton
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 L = keras.layers
-EXACT = {"solver_tolerance": 1e-14, "max_solver_iterations": 300, "damping": 0.125}
+EXACT = {"tolerance": 1e-14, "max_iterations": 300, "damping": 0.125}
 
 
 def data(count=24):
@@ -21,7 +20,7 @@ def data(count=24):
 def compiled(*stack, loss="mse", compile_options=None, **options):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input([3]), *stack])
-    optimizer = keras_fwd.GaussNewton(**{**EXACT, **options})
+    optimizer = gauss_newton(**{**EXACT, **options})
     model.compile(optimizer, loss, **(compile_options or {}))
     return model
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from flat_options import gauss_newton
 
 import keras_fwd
 
@@ -30,7 +31,7 @@ def target(a=1.0, b=-0.5):
 def model_with(layer=Decay, jit=False, eager=False, **options):
     options = {"damping": 0.125, "solver": "dense", "geodesic": True, **options}
     model = keras.Sequential([keras.Input((1,)), layer()])
-    optimizer = keras_fwd.GaussNewton(**options)
+    optimizer = gauss_newton(**options)
     model.compile(optimizer, "mse", jit_compile=jit, run_eagerly=eager)
     return model
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from flat_options import gauss_newton
 
 import keras_fwd
 from keras_fwd._curvature import loss_hessian
@@ -17,7 +18,7 @@ from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap, diagonal, identity
 from keras_fwd.optimizers._least_squares import preconditioners
 from keras_fwd.optimizers._least_squares.preconditioners import DiagonalPreconditioner
-from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.expansion import expand
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -214,7 +215,7 @@ def estimates(loss, probes, monkeypatch, curvature_batch=None):
     def run(step):
         training = training_pass.TrainingPass(net)
         training.batch = (tf.constant(x), tf.constant(y), None)
-        expansion = Expansion(training)
+        expansion = expand(training)
         H = loss_hessian.loss_hessian(training.loss_of_leaves, expansion.leaves)
         J = expansion.jacobian
         ridge = nest.zeros_like(expansion.values)
@@ -243,7 +244,7 @@ def test_the_diagonal_undoes_weights_of_different_scales():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 30)) * np.geomspace(1e-2, 10, 30)
     counts = {}
-    tight = {"solver_tolerance": 1e-6, "max_solver_iterations": 1000}
+    tight = {"tolerance": 1e-6, "max_iterations": 1000}
     for preconditioner in (None, "diagonal"):
         net = fitted([L.Dense(2)], x, preconditioner=preconditioner, damping=1e-8, **tight)
         logs = net.train_on_batch(x, np.sin(x[:, :2]), return_dict=True)
@@ -257,9 +258,9 @@ def test_the_diagonal_undoes_weights_of_different_scales():
 def fitted(stack, x, loss="mse", compile_options=None, **options):
     keras.utils.set_random_seed(0)
     net = keras.Sequential([keras.Input(x.shape[1:]), *stack])
-    optimizer = keras_fwd.GaussNewton(
+    optimizer = gauss_newton(
         solver=options.pop("solver", "cg"),
-        max_solver_iterations=options.pop("max_solver_iterations", 200),
+        max_iterations=options.pop("max_iterations", 200),
         **{"damping": 1e-3, **options},
     )
     net.compile(optimizer, loss, **(compile_options or {}))
@@ -289,7 +290,7 @@ def flat(net):
 def test_steps_solved_to_the_end_are_those_of_the_dense_solver(options):
     x, y = problem()
     ends = []
-    options = {**options, "solver_tolerance": 1e-12, "progress_tolerance": None}
+    options = {**options, "tolerance": 1e-12, "progress_tolerance": None}
     for arguments in ({"solver": "dense"}, options):
         net = fitted(small(), x, **{**arguments, "backtracking": False})
         for _ in range(3):
@@ -303,7 +304,7 @@ def test_eager_code_takes_the_same_steps():
     x, y = problem()
     ends = []
     for mode in ({}, {"run_eagerly": True}):
-        net = fitted(small(), x, compile_options=mode, max_solver_iterations=12, **ALL)
+        net = fitted(small(), x, compile_options=mode, max_iterations=12, **ALL)
         for _ in range(2):
             net.train_on_batch(x, y)
         ends.append(flat(net))
@@ -317,7 +318,7 @@ def test_compiled_by_xla_the_steps_are_the_same():
     options = {**ALL, "preconditioner": None}  # XLA's random numbers are its own
     for jit_compile in (False, True):
         mode = {"jit_compile": jit_compile}
-        net = fitted(small(), x, compile_options=mode, max_solver_iterations=12, **options)
+        net = fitted(small(), x, compile_options=mode, max_iterations=12, **options)
         for _ in range(2):
             net.train_on_batch(x, y)
         ends.append(flat(net))
@@ -352,7 +353,7 @@ def test_later_steps_are_not_traced_again():
 @pytest.mark.slow
 def test_a_saved_run_goes_on_to_the_same_weights(tmp_path):
     x, y = problem()
-    net = fitted(small(), x, max_solver_iterations=8, **ALL)
+    net = fitted(small(), x, max_iterations=8, **ALL)
     for _ in range(2):
         net.train_on_batch(x, y)
     assert any(np.any(variable.numpy()) for variable in net.optimizer._last_step)
@@ -437,11 +438,9 @@ def test_half_precision_goes_with_all_options():
         ({"backtracking": "yes"}, "`backtracking` must be True or False"),
         ({"progress_tolerance": -1}, "`progress_tolerance` must be a finite number"),
         ({"preconditioner": "jacobi"}, "'kfac', 'diagonal', or None"),
-        ({"solver": "dense", "warm_start": True}, 'is for solver="cg"'),
-        ({"solver": "dual", "progress_tolerance": 1e-3}, 'is for solver="cg"'),
     ],
     ids=str,
 )
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(keras_fwd.ConfigurationError, match=message):
-        keras_fwd.GaussNewton(**options)
+        gauss_newton(**options)

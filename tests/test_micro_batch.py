@@ -4,13 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from flat_options import gauss_newton
 
 import keras_fwd
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 L = keras.layers
-CG = {"solver": "cg", "damping": 0.1, "max_solver_iterations": 4}
+CG = {"solver": "cg", "damping": 0.1, "max_iterations": 4}
 DENSE = {"solver": "dense"}
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(20, 3))
@@ -21,7 +22,7 @@ LABELS = RANDOM.integers(0, 3, size=20)
 def compiled(stack, loss, options, inputs=3, **compile_options):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input([inputs]), *stack()])
-    model.compile(keras_fwd.GaussNewton(**options), loss, **compile_options)
+    model.compile(gauss_newton(**options), loss, **compile_options)
     return model
 
 
@@ -168,7 +169,7 @@ def test_layers_that_need_the_whole_batch_are_refused(message):
 )
 def test_arguments_that_need_the_whole_batch_are_refused(options, message):
     with pytest.raises(keras_fwd.ConfigurationError, match=message):
-        keras_fwd.GaussNewton(**options)
+        gauss_newton(**options)
 
 
 def test_the_config_holds_it():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import tensorflow as tf
+from flat_options import gauss_newton
 
 import keras_fwd
 from keras_fwd.optimizers.step_report import StepStatus
@@ -61,7 +62,7 @@ def net(*hidden, inputs=1):
 OPTIONS = {
     "trust region": {},
     "nielsen": {"damping": 1e-3},
-    "cg": {"solver": "cg", "solver_tolerance": 1e-12},
+    "cg": {"solver": "cg", "tolerance": 1e-12},
     "dual": {"solver": "dual"},
 }
 
@@ -74,7 +75,7 @@ def slow(*names):
 def test_it_finds_what_scipy_finds(options):
     expected = scipy.optimize.least_squares(decay, START, method="lm", **TIGHT)
     fn, p = decay_problem()
-    result = GaussNewton(**OPTIONS[options]).minimize(fn, [p])
+    result = gauss_newton(**OPTIONS[options]).minimize(fn, [p])
     assert result.converged and result.status.code.converged
     np.testing.assert_allclose(p.numpy(), expected.x, rtol=1e-7)
     assert result.loss == pytest.approx(expected.cost, rel=1e-12)
@@ -85,7 +86,7 @@ def test_it_finds_what_scipy_finds(options):
 def test_under_xla_too(options):
     expected = scipy.optimize.least_squares(decay, START, method="lm", **TIGHT)
     fn, p = decay_problem()
-    optimizer = GaussNewton(**OPTIONS[options])
+    optimizer = gauss_newton(**OPTIONS[options])
     result = optimizer.minimize(fn, [p], jit_compile=True, ftol=1e-12)
     assert result.converged
     np.testing.assert_allclose(p.numpy(), expected.x, rtol=1e-5)
@@ -189,9 +190,9 @@ def test_means_are_those_of_fit_with_mse(options):
     y = np.tanh(x[:, :1]) + 0.1 * RANDOM.normal(size=(12, 1))
     fitted, stepped = net(3, inputs=2), net(3, inputs=2)
     stepped.set_weights(fitted.get_weights())
-    fitted.compile(GaussNewton(**OPTIONS[options]), "mse")
+    fitted.compile(gauss_newton(**OPTIONS[options]), "mse")
     fitted.fit(x, y, batch_size=12, epochs=4, verbose=0, shuffle=False)
-    optimizer = GaussNewton(**OPTIONS[options])
+    optimizer = gauss_newton(**OPTIONS[options])
 
     def residual():
         return stepped(x) - y
@@ -280,7 +281,7 @@ def test_a_solution_at_a_bound_is_that_of_scipy(kind, options):
         p.constraint = Box(*BOUNDS)
     else:
         p = variable(START, constraint=Box(*BOUNDS))
-    result = GaussNewton(**OPTIONS[options]).minimize(lambda: decay(p, exp=tf.exp), [p])
+    result = gauss_newton(**OPTIONS[options]).minimize(lambda: decay(p, exp=tf.exp), [p])
     assert result.converged
     np.testing.assert_allclose(np.array(p), expected.x, atol=1e-7)
     assert float(p[0]) == 1.5 and float(p[2]) == 0.7
@@ -320,7 +321,7 @@ def test_a_bounded_layer_in_fit_ends_where_scipy_does(options):
     dense = L.Dense(1, use_bias=False, kernel_constraint="non_neg")
     model = keras.Sequential([keras.Input((5,)), dense])
     model.set_weights([free[:, None]])  # outside, where no step with the bound lowers the loss
-    optimizer = GaussNewton(**OPTIONS.get(options, {"curvature_batch": 19}))
+    optimizer = gauss_newton(**OPTIONS.get(options, {"curvature_batch": 19}))
     model.compile(optimizer, "mse")
     model.fit(A, B[:, None], batch_size=20, epochs=25, verbose=0, shuffle=False)
     np.testing.assert_allclose(model.get_weights()[0][:, 0], expected, atol=1e-8)
@@ -542,7 +543,7 @@ def test_options_of_models_and_minimize_in_a_graph_are_refused():
     fn, v = linear_problem()
     for options in ({"preconditioner": "kfac"}, {"curvature_batch": 4}, {"micro_batch": 4}):
         with pytest.raises(CONFIGURATION, match="is for models in `fit`"):
-            GaussNewton(**options).minimize(fn, [v])
+            gauss_newton(**options).minimize(fn, [v])
     with pytest.raises(CONFIGURATION, match=r"in a tf\.function call `step`"):
         tf.function(lambda: GaussNewton().minimize(fn, [v]).loss, autograph=False)()
 

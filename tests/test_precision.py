@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from flat_options import gauss_newton
 
-import keras_fwd
 from keras_fwd.optimizers._steps import precision
 
 L = keras.layers
 SOLVERS = ["dense", "dual", "cg"]
-EXACT = {"solver_tolerance": 1e-6, "max_solver_iterations": 200}
+EXACT = {"tolerance": 1e-6, "max_iterations": 200}
 #: Rounding of outputs and products, a few units of the last place.
 ROUNDING = {"mixed_float16": 5e-3, "mixed_bfloat16": 4e-2}
 
@@ -34,7 +34,7 @@ def data(count=64):
 def compiled(*stack, loss="mse", compile_options=None, **options):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input([3]), *stack])
-    optimizer = keras_fwd.GaussNewton(**options)
+    optimizer = gauss_newton(**options)
     model.compile(optimizer=optimizer, loss=loss, **(compile_options or {}))
     return model
 
@@ -156,7 +156,7 @@ def test_a_gradient_that_overflows_halves_the_scale_and_leaves_the_damping(polic
 def test_a_float64_step_has_the_digits_of_float64(solver, float64):
     x, y = data()
     x, y = x + 1e-9 * np.pi, y + 1e-9 * np.e
-    options = {"solver_tolerance": 1e-15, "max_solver_iterations": 200, "damping": 0.25}
+    options = {"tolerance": 1e-15, "max_iterations": 200, "damping": 0.25}
     l2 = keras.regularizers.L2(0.125)  # Keras rounds it to float32
     unit = L.Dense(1, "tanh", kernel_regularizer=l2, bias_regularizer=l2)
     model = compiled(unit, solver=solver, **options)

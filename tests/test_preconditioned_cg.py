@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from flat_options import gauss_newton
 
 import keras_fwd
 from keras_fwd._spaces import nest
@@ -36,10 +37,10 @@ def compiled(make, preconditioner, loss="mse", tolerance=1e-3, iterations=2000, 
     """The model and its data, the same weights in each call."""
     keras.utils.set_random_seed(0)
     model, x, y = make()
-    optimizer = keras_fwd.GaussNewton(
+    optimizer = gauss_newton(
         solver=options.pop("solver", "cg"),
-        solver_tolerance=tolerance,
-        max_solver_iterations=iterations,
+        tolerance=tolerance,
+        max_iterations=iterations,
         preconditioner=preconditioner,
         **{"damping": 1e-3, **options},
     )

@@ -71,7 +71,9 @@ def eigenvalues(A: keras_fwd.LinearMap) -> None:
 
 
 def optimize(model: keras.Model, residual: Function, unknowns: Sequence[Any]) -> None:
-    optimizer = keras_fwd.GaussNewton(solver="cg", preconditioner="kfac", damping=0.1)
+    optimizer = keras_fwd.GaussNewton(
+        solver=keras_fwd.optimizers.CG(preconditioner="kfac"), damping=0.1
+    )
     result = optimizer.minimize(residual, unknowns, reduction="mean", ftol=1e-9, verbose=1)
     assert_type(result, MinimizeResult)
     assert_type(result.loss, float)

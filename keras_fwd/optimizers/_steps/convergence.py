@@ -181,16 +181,16 @@ class LastStep:
         self._measured = vector("last_step", [0.0, 0.0, *UNTRIED])
         self.tolerances = vector("tolerances", [FROM_DTYPE] * 3)
 
-    def update(self, expansion, search):
+    def update(self, expansion, outcome):
         """Keep how this step ended, inside the step."""
-        progress = search.get("progress")
-        damping = search.get("damping", self._optimizer.damping.value)
+        progress = outcome.progress or None  # none measured: an empty tuple
+        damping = outcome.control.get("damping", self._optimizer.damping.value)
         given = Tolerances(*tf.unstack(tf.convert_to_tensor(self.tolerances.value)))
         dtypes = expansion.loss.dtype, nest.accumulator_dtype(expansion.values)
         status = status_of(
             expansion.finite,
-            search["accepted"],
-            search.get("solved", search["accepted"]),
+            outcome.accepted,
+            outcome.solved,
             damping,
             progress,
             given.resolved(*dtypes),

@@ -18,10 +18,6 @@ AFTER_REJECTION = 2.0
 class Nielsen:
     """The control of a `Search` by the damping itself, with Nielsen's rule.
 
-    A control is asked for its state at the `start` of a batch, a dict of scalars; for the direction
-    (`solve`); and for the state after a trial (`next`). What must survive the batch are its
-    `variables`.
-
     Args:
         damping: Scalar variable.
         growth: Scalar variable: the factor by which the next rejection raises the damping.
@@ -54,6 +50,42 @@ class Nielsen:
         del facts, before, after
         damping, growth = adapt(state["damping"], state["growth"], ratio, accepted)
         return {"damping": damping, "growth": growth}
+
+    def settled(self, outcome):
+        """The next batch starts where the trials of this one ended."""
+        return outcome.control
+
+
+class Steady(Nielsen):
+    """Nielsen's rule among the trials of a batch, but each batch starts with the same damping."""
+
+    def settled(self, outcome):
+        """The factor of the next rejection alone."""
+        return {name: outcome.control[name] for name in outcome.control if name != "damping"}
+
+
+class Following(Nielsen):
+    """Nielsen's rule among the trials of a batch; from batch to batch, `follow`.
+
+    Args:
+        damping: As of `Nielsen`.
+        growth: As of `Nielsen`.
+        system: Of the batch.
+        least: What the damping of later batches stays above, a scalar.
+    """
+
+    def __init__(self, damping, growth, system, least):
+        super().__init__(damping, growth, system)
+        self._least = least
+
+    def settled(self, outcome):
+        """From how the trials went, not from where they ended: one batch may be an exception."""
+        damping = tf.identity(self.variables["damping"].value)
+        at_once = tf.equal(outcome.trials, 1) & outcome.accepted
+        followed = follow(damping, outcome.ratio, at_once, self._least)
+        # Without a trial there is nothing to learn.
+        due = (outcome.trials > 0) & (damping >= 0)
+        return {**outcome.control, "damping": tf.where(due, followed, damping)}
 
 
 def reduction_ratio(before, after, predicted, first=True):

@@ -86,7 +86,7 @@ class Regions:
 
 
 class TrustRegion:
-    """The control of a `Search` by a radius; see `Nielsen`.
+    """The control of a `Search` by a radius.
 
     Args:
         damping: Scalar variable for the damping that the last step needed.
@@ -125,6 +125,10 @@ class TrustRegion:
         # A direction that is not finite has no length, and is no other within another radius.
         damping = tf.where(tf.math.is_finite(length), damping, LARGEST)
         return {"damping": tf.cast(damping, state["damping"].dtype), "radius": radius}
+
+    def settled(self, outcome):
+        """The next batch starts with the radius that the trials of this one ended with."""
+        return outcome.control
 
 
 def adapt(radius, length, ratio, undamped, slope, before, after):
