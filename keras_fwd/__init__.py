@@ -1,15 +1,27 @@
 """Forward-mode derivatives for Keras 3 on TensorFlow, and what they make possible."""
 
-import keras as _keras
+import keras
 
-if _keras.backend.backend() != "tensorflow":
+if keras.backend.backend() != "tensorflow":
     raise ImportError(
         "keras_fwd needs the TensorFlow backend of Keras. Received: backend "
-        f'"{_keras.backend.backend()}". Set the environment variable KERAS_BACKEND=tensorflow '
+        f'"{keras.backend.backend()}". Set the environment variable KERAS_BACKEND=tensorflow '
         'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from keras_fwd import callbacks, layers, losses, optimizers, regularizers, testing
+from keras_fwd import (
+    _moved,
+    callbacks,
+    errors,
+    layers,
+    losses,
+    optimizers,
+    regularizers,
+    sensitivity,
+    spectrum,
+    testing,
+    typing,
+)
 from keras_fwd._curvature.gauss_newton import gauss_newton
 from keras_fwd._derivatives.custom_jvp import custom_jvp
 from keras_fwd._derivatives.double_gradient import jvp, linearize, vjp
@@ -57,6 +69,7 @@ __all__ = [
     "callbacks",
     "custom_jvp",
     "directional_derivatives",
+    "errors",
     "find_leaks",
     "fwd_gradients",
     "gauss_newton",
@@ -72,7 +85,18 @@ __all__ = [
     "regularize",
     "regularizers",
     "seal_leaks",
+    "sensitivity",
     "sensitivity_report",
+    "spectrum",
     "testing",
+    "typing",
     "vjp",
 ]
+
+_moved.register()
+del keras
+
+
+def __dir__() -> list[str]:
+    """The public names: completion and `dir` show no machinery."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

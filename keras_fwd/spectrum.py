@@ -15,6 +15,16 @@ from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError, StructureError
 
+__all__ = [
+    "Density",
+    "Eigenvalues",
+    "Estimate",
+    "ritz_values",
+    "spectral_density",
+    "top_eigenvalues",
+    "trace",
+]
+
 
 class Eigenvalues(NamedTuple):
     """Approximate eigenvalues, and how far off they can be.

@@ -12,6 +12,12 @@ from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.typing import Function, Nest, WithRespectTo
 
+__all__ = [
+    "check_adjoint",
+    "check_jvp",
+    "check_linear_map",
+]
+
 
 def check_jvp(
     fn: Function,

@@ -8,6 +8,29 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
+__all__ = [
+    "Data",
+    "Every",
+    "Feature",
+    "Fisher",
+    "Function",
+    "Inverse",
+    "JacobianMode",
+    "LearningRate",
+    "Logs",
+    "Nest",
+    "PathLike",
+    "PlotKind",
+    "Quantity",
+    "ReportOptions",
+    "Shared",
+    "Strength",
+    "Tensor",
+    "TensorLike",
+    "Variable",
+    "WithRespectTo",
+]
+
 #: A `tf.Tensor`, or a Keras tensor while a functional model is put together.
 Tensor: TypeAlias = Any
 #: What `tf.convert_to_tensor` takes: tensors, arrays, numbers, lists of these.
