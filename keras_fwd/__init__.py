@@ -22,6 +22,7 @@ from keras_fwd import (
     testing,
     typing,
 )
+from keras_fwd._curvature.fisher_information import fisher
 from keras_fwd._curvature.gauss_newton import gauss_newton
 from keras_fwd._derivatives.custom_jvp import custom_jvp
 from keras_fwd._derivatives.double_gradient import jvp, linearize, vjp
@@ -71,6 +72,7 @@ __all__ = [
     "directional_derivatives",
     "errors",
     "find_leaks",
+    "fisher",
     "fwd_gradients",
     "gauss_newton",
     "hessian",

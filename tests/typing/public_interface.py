@@ -29,6 +29,8 @@ def derivatives(fn: Function, model: keras.Model, x: Nest, u: Nest) -> None:
     print(tangents, pulled, keras_fwd.jacobian(fn, x, mode="forward", per_example=True))
     H = keras_fwd.hessian(fn, x)
     G = keras_fwd.gauss_newton(model, "mse", x, u)
+    F = keras_fwd.fisher(model, "mse", x, wrt="outputs", kind="empirical", targets=u)
+    assert_type(F, keras_fwd.LinearMap)
     assert_type(H.T @ G, Any)
     assert_type(H + 2.0 * G - H.T, keras_fwd.LinearMap)
     assert_type(G.shape, tuple[int | None, int | None])
