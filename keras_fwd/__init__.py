@@ -32,7 +32,7 @@ from keras_fwd._derivatives.jacobians import jacobian
 from keras_fwd._derivatives.jvp_from_vjp import jvp_from_vjp
 from keras_fwd._derivatives.taylor import directional_derivatives, laplacian
 from keras_fwd._leaks.find import find_leaks
-from keras_fwd._leaks.report import LeakReport
+from keras_fwd._leaks.report import Leak, LeakReport
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.callbacks.curvature import CurvatureCallback
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
@@ -60,6 +60,7 @@ __all__ = [
     "GaussNewton",
     "JacobianNormCallback",
     "KerasFwdError",
+    "Leak",
     "LeakError",
     "LeakReport",
     "LinearMap",

@@ -74,7 +74,7 @@ Shared: TypeAlias = Literal["expand", "reduce"]
 
 
 class ReportOptions(TypedDict, total=False):
-    """The options that `sensitivity_report` and `SensitivityCallback` hand to `Analysis`."""
+    """Options of `sensitivity_report`, which describes them, and of `SensitivityCallback`."""
 
     features: Sequence[str] | None
     outputs: Sequence[str] | None

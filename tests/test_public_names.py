@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import pathlib
 import pkgutil
 import re
@@ -72,6 +73,40 @@ def test_a_public_module_says_what_is_public(name):
 def test_every_module_at_the_top_is_public():
     found = {module.name for module in pkgutil.iter_modules(keras_fwd.__path__)}
     assert {name for name in found if not name.startswith("_")} <= {*MODULES, "nest_system"}
+
+
+def documented():
+    """`(name, docstring)` of what is public, and of the methods that it has from this package."""
+    for name, value in {n: getattr(keras_fwd, n) for n in keras_fwd.__all__}.items():
+        members = [getattr(value, n) for n in getattr(value, "__all__", [])] or [value]
+        for member in members:
+            if isinstance(member, type) or inspect.isfunction(member):
+                yield f"{name}: {member.__name__}", inspect.getdoc(member) or ""
+            if isinstance(member, type):
+                for key, part in vars(member).items():
+                    if inspect.isfunction(part) and not key.startswith("_"):
+                        yield f"{name}: {member.__name__}.{key}", inspect.getdoc(part) or ""
+
+
+def defined():
+    """The names of all classes and functions of the package."""
+    trees = (ast.parse(path.read_text()) for path in (ROOT / "keras_fwd").rglob("*.py"))
+    kinds = ast.ClassDef | ast.FunctionDef
+    return {node.name for tree in trees for node in tree.body if isinstance(node, kinds)}
+
+
+def test_no_public_docstring_leads_to_a_private_name():
+    public = {*keras_fwd.__all__, "fit"}
+    for name in MODULES:
+        public |= set(getattr(keras_fwd, name).__all__)
+    private = defined() - public
+    left = []
+    for name, text in documented():
+        referred = re.findall(r"\b(?:[Aa]s (?:in |of |by )?|[Ss]ee )`(?!keras\.)(\w+)", text)
+        left += [f"{name}: {other}" for other in referred if other in private]
+        left += [f"{name}: {path}" for path in re.findall(r"keras_fwd[\w.]*\._\w+", text)]
+    left = [where for where in left if not re.match(r"optimizers|GaussNewton|KFAC", where)]
+    assert not left
 
 
 def test_dir_shows_public_names_alone():
