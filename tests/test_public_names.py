@@ -96,7 +96,7 @@ def defined():
 
 
 def test_no_public_docstring_leads_to_a_private_name():
-    public = {*keras_fwd.__all__, "fit"}
+    public = {*keras_fwd.__all__, "fit", "epsilon"}  # the last one, of a formula
     for name in MODULES:
         public |= set(getattr(keras_fwd, name).__all__)
     private = defined() - public
