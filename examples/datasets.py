@@ -26,7 +26,7 @@ try:
     import tensorflow_datasets as tfds
 except ModuleNotFoundError as error:
     raise ImportError(
-        f"the examples need {error.name}: run `pip install 'keras-fwd[examples]'`."
+        f"the examples need {error.name}: run `pip install '.[examples]'` in the checkout."
     ) from error
 
 DATA_DIR = Path(__file__).resolve().parents[1] / "build" / "datasets"

@@ -1,15 +1,28 @@
 """Forward-mode derivatives for Keras 3 on TensorFlow, and what they make possible."""
 
-import keras as _keras
+import keras
 
-if _keras.backend.backend() != "tensorflow":
+if keras.backend.backend() != "tensorflow":
     raise ImportError(
         "keras_fwd needs the TensorFlow backend of Keras. Received: backend "
-        f'"{_keras.backend.backend()}". Set the environment variable KERAS_BACKEND=tensorflow '
+        f'"{keras.backend.backend()}". Set the environment variable KERAS_BACKEND=tensorflow '
         'before Keras is imported, or "backend": "tensorflow" in ~/.keras/keras.json.'
     )
 
-from keras_fwd import callbacks, layers, losses, optimizers, regularizers, testing
+from keras_fwd import (
+    _moved,
+    callbacks,
+    errors,
+    layers,
+    losses,
+    optimizers,
+    regularizers,
+    sensitivity,
+    spectrum,
+    testing,
+    typing,
+)
+from keras_fwd._curvature.fisher_information import fisher
 from keras_fwd._curvature.gauss_newton import gauss_newton
 from keras_fwd._derivatives.custom_jvp import custom_jvp
 from keras_fwd._derivatives.double_gradient import jvp, linearize, vjp
@@ -19,7 +32,7 @@ from keras_fwd._derivatives.jacobians import jacobian
 from keras_fwd._derivatives.jvp_from_vjp import jvp_from_vjp
 from keras_fwd._derivatives.taylor import directional_derivatives, laplacian
 from keras_fwd._leaks.find import find_leaks
-from keras_fwd._leaks.report import LeakReport
+from keras_fwd._leaks.report import Leak, LeakReport
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.callbacks.curvature import CurvatureCallback
 from keras_fwd.callbacks.jacobian_norm import JacobianNormCallback
@@ -47,6 +60,7 @@ __all__ = [
     "GaussNewton",
     "JacobianNormCallback",
     "KerasFwdError",
+    "Leak",
     "LeakError",
     "LeakReport",
     "LinearMap",
@@ -57,7 +71,9 @@ __all__ = [
     "callbacks",
     "custom_jvp",
     "directional_derivatives",
+    "errors",
     "find_leaks",
+    "fisher",
     "fwd_gradients",
     "gauss_newton",
     "hessian",
@@ -72,7 +88,18 @@ __all__ = [
     "regularize",
     "regularizers",
     "seal_leaks",
+    "sensitivity",
     "sensitivity_report",
+    "spectrum",
     "testing",
+    "typing",
     "vjp",
 ]
+
+_moved.register()
+del keras
+
+
+def __dir__() -> list[str]:
+    """The public names: completion and `dir` show no machinery."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -51,15 +51,16 @@ def check_flag(call, argument, value):
         )
 
 
-# What is not installed with the package: which extra brings it, and the error that says so.
+# What is not installed with the package, and the error that says so. It names the package to
+# install: an extra of ours can be asked for in a checkout alone, as no index has keras_fwd yet.
 
-#: Package -> how it is written, and what `pip install` is to be given.
+#: Package -> how it is written, and the extra of `pyproject.toml` that brings it, or None.
 EXTRAS = {
-    "jinja2": ("Jinja2", "'keras-fwd[report]'"),
-    "matplotlib": ("matplotlib", "'keras-fwd[report]'"),
-    "pandas": ("pandas", "'keras-fwd[report]'"),
-    "scipy": ("SciPy", "scipy"),
-    "tensorboard": ("TensorBoard", "'keras-fwd[tensorboard]'"),
+    "jinja2": ("Jinja2", "report"),
+    "matplotlib": ("matplotlib", "report"),
+    "pandas": ("pandas", "report"),
+    "scipy": ("SciPy", None),
+    "tensorboard": ("TensorBoard", "tensorboard"),
 }
 
 
@@ -79,5 +80,6 @@ def needed(call: str, module: str) -> Any:
         package = module.partition(".")[0]
         if (error.name or "").partition(".")[0] not in ("", package):
             raise  # it is there, but something that it needs is not
-        name, install = EXTRAS[package]
-        raise ImportError(f"{call} needs {name}: run `pip install {install}`.") from None
+        name, extra = EXTRAS[package]
+        more = f"; it is in the extra `{extra}`" if extra else ""
+        raise ImportError(f"{call} needs {name}: run `pip install {package}`{more}.") from None

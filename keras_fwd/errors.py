@@ -13,6 +13,14 @@ A message names the call or argument, the rule, "Received: …" and the way out.
 
 from typing import TYPE_CHECKING
 
+__all__ = [
+    "ConfigurationError",
+    "KerasFwdError",
+    "LeakError",
+    "NumericalError",
+    "StructureError",
+]
+
 
 class KerasFwdError(Exception):
     """Base class of all errors of keras_fwd."""

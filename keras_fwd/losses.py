@@ -8,6 +8,8 @@ from keras_fwd._checks import check_number
 from keras_fwd._models.serializable import serializable
 from keras_fwd.typing import Function, Tensor, TensorLike
 
+__all__ = ["Cauchy", "cauchy"]
+
 
 @serializable
 def cauchy(y_true: TensorLike, y_pred: TensorLike, scale: float = 1.0) -> Tensor:

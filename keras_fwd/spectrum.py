@@ -15,6 +15,16 @@ from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError, StructureError
 
+__all__ = [
+    "Density",
+    "Eigenvalues",
+    "Estimate",
+    "ritz_values",
+    "spectral_density",
+    "top_eigenvalues",
+    "trace",
+]
+
 
 class Eigenvalues(NamedTuple):
     """Approximate eigenvalues, and how far off they can be.
@@ -67,25 +77,28 @@ def ritz_values(A: LinearMap, iterations: int, seed: int = 0) -> Eigenvalues:
     the basis of Lanczos, and the rounding of the dtype that the products are computed in.
 
     Args:
-        A: As in `lanczos`.
-        iterations: As in `lanczos`.
-        seed: As in `lanczos`.
+        A: Symmetric `LinearMap` from a space of known size n to itself, such as a `hessian`.
+        iterations: m, the number of products with `A`; no more than n are made.
+        seed: Whole number for the vector that Lanczos' method starts from; default 0.
 
     Returns:
         `Eigenvalues`, `[min(iterations, n)]`.
 
     Raises:
-        ConfigurationError, StructureError: As `lanczos`.
+        ConfigurationError: `iterations` is not a whole number of at least 1.
+        StructureError: `A` is not square, or of unknown size.
 
-    Cost: As `lanczos`.
+    Cost: m products with `A`, 8 m² n operations beside them, and the memory of m vectors.
 
     References:
-        Parlett, The Symmetric Eigenvalue Problem (1998), section 13.2.
+        Golub and Van Loan, Matrix Computations (2013), section 10.3; Parlett, The Symmetric
+        Eigenvalue Problem (1998), section 13.2.
 
     Example:
 
-    >>> from keras_fwd._spaces.linear_map import diagonal
-    >>> ritz_values(diagonal(tf.constant([4.0, -1.0, 2.0])), iterations=3).values.numpy().round(4)
+    >>> from keras_fwd import hessian
+    >>> A = hessian(lambda x: 2 * x[0] ** 2 - x[1] ** 2 / 2 + x[2] ** 2, tf.zeros([3]))
+    >>> ritz_values(A, iterations=3).values.numpy().round(4)
     array([-1.,  2.,  4.])
     """
     T = lanczos(A, iterations, seed=seed)
@@ -106,26 +119,26 @@ def top_eigenvalues(
     """The eigenvalues at one end of the spectrum of a symmetric `A`.
 
     Args:
-        A: As in `lanczos`.
+        A: Symmetric `LinearMap` from a space of known size n to itself, such as a `hessian`.
         count: How many; default 1.
         iterations: Products with `A`, at least `count`; default 40. The errors say whether that
             was enough.
         end: `"largest"` (default), algebraically: of −3 and 2 that is 2; or `"smallest"`.
-        seed: As in `lanczos`.
+        seed: Whole number for the vector that Lanczos' method starts from; default 0.
 
     Returns:
         `Eigenvalues`, from that end inwards.
 
     Raises:
         ConfigurationError: An argument is out of range.
-        StructureError: As `lanczos`, or `A` has fewer than `count` eigenvalues.
+        StructureError: `A` is not square, of unknown size, or has fewer than `count` eigenvalues.
 
-    Cost: As `lanczos`.
+    Cost: As `ritz_values`.
 
     Example:
 
-    >>> from keras_fwd._spaces.linear_map import diagonal
-    >>> A = diagonal(tf.constant([2.0, -3.0, 1.0]))
+    >>> from keras_fwd import hessian
+    >>> A = hessian(lambda x: x[0] ** 2 - 1.5 * x[1] ** 2 + x[2] ** 2 / 2, tf.zeros([3]))
     >>> top_eigenvalues(A, 2).values.numpy().round(4)
     array([2., 1.])
     >>> top_eigenvalues(A, end="smallest").values.numpy().round(4)
@@ -174,8 +187,9 @@ def trace(A: LinearMap, probes: int = 16, seed: int = 0) -> Estimate:
 
     Example:
 
-    >>> from keras_fwd._spaces.linear_map import diagonal
-    >>> estimate = trace(diagonal(tf.range(100.0)))
+    >>> from keras_fwd import hessian
+    >>> A = hessian(lambda x: tf.reduce_sum(tf.range(100.0) * x**2) / 2, tf.zeros([100]))
+    >>> estimate = trace(A)
     >>> float(estimate.value), float(estimate.stderr)
     (4950.0, 0.0)
     """
@@ -207,7 +221,7 @@ def spectral_density(A: LinearMap, iterations: int = 40, probes: int = 8, seed: 
     for polynomials of degree up to 2 m − 1; its mean over random `z` is `tr f(A) / n`.
 
     Args:
-        A: As in `lanczos`.
+        A: Symmetric `LinearMap` from a space of known size n to itself, such as a `hessian`.
         iterations: `m`, products with `A` for each probe; default 40.
         probes: How many `z`, with random signs; default 8.
         seed: Whole number for the signs.
@@ -217,9 +231,10 @@ def spectral_density(A: LinearMap, iterations: int = 40, probes: int = 8, seed: 
         weights.
 
     Raises:
-        ConfigurationError, StructureError: As `lanczos`.
+        ConfigurationError: An argument is no whole number of at least 1.
+        StructureError: `A` is not square, or of unknown size.
 
-    Cost: `probes` times that of `lanczos`, one after the other.
+    Cost: `probes` times that of `ritz_values`, one after the other.
 
     References:
         Ubaru, Chen and Saad, SIAM J. Matrix Anal. Appl. 38 (2017); Ghorbani, Krishnan and Xiao,
@@ -227,8 +242,9 @@ def spectral_density(A: LinearMap, iterations: int = 40, probes: int = 8, seed: 
 
     Example:
 
-    >>> from keras_fwd._spaces.linear_map import diagonal
-    >>> density = spectral_density(diagonal(tf.constant([0.0, 0.0, 0.0, 1.0])))
+    >>> from keras_fwd import hessian
+    >>> A = hessian(lambda x: x[3] ** 2 / 2, tf.zeros([4]))
+    >>> density = spectral_density(A)
     >>> above = density.nodes > 0.5
     >>> round(float(tf.reduce_sum(density.weights[above])), 4)
     0.25

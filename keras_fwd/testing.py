@@ -12,6 +12,12 @@ from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.typing import Function, Nest, WithRespectTo
 
+__all__ = [
+    "check_adjoint",
+    "check_jvp",
+    "check_linear_map",
+]
+
 
 def check_jvp(
     fn: Function,
@@ -144,8 +150,8 @@ def check_linear_map(A: LinearMap, tolerance: float | None = None, seed: int = 0
 
     Example:
 
-    >>> from keras_fwd._spaces.linear_map import identity
-    >>> check_linear_map(identity(tf.TensorSpec([3], tf.float64)))
+    >>> _, J = double_gradient.linearize(tf.sin, tf.zeros([3], tf.float64))
+    >>> check_linear_map(J)
     0.0
     """
     worst = check_adjoint(A, tolerance=tolerance, seed=seed)

@@ -8,6 +8,29 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
+__all__ = [
+    "Data",
+    "Every",
+    "Feature",
+    "Fisher",
+    "Function",
+    "Inverse",
+    "JacobianMode",
+    "LearningRate",
+    "Logs",
+    "Nest",
+    "PathLike",
+    "PlotKind",
+    "Quantity",
+    "ReportOptions",
+    "Shared",
+    "Strength",
+    "Tensor",
+    "TensorLike",
+    "Variable",
+    "WithRespectTo",
+]
+
 #: A `tf.Tensor`, or a Keras tensor while a functional model is put together.
 Tensor: TypeAlias = Any
 #: What `tf.convert_to_tensor` takes: tensors, arrays, numbers, lists of these.
@@ -51,7 +74,7 @@ Shared: TypeAlias = Literal["expand", "reduce"]
 
 
 class ReportOptions(TypedDict, total=False):
-    """The options that `sensitivity_report` and `SensitivityCallback` hand to `Analysis`."""
+    """Options of `sensitivity_report`, which describes them, and of `SensitivityCallback`."""
 
     features: Sequence[str] | None
     outputs: Sequence[str] | None

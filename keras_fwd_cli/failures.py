@@ -3,7 +3,8 @@
 import importlib
 import sys
 
-REPORT = "keras-fwd[report]"  # the extra with what the command needs besides
+#: What the command needs besides, all in the extra `report`.
+REPORT = ("jinja2", "matplotlib", "pandas", "pyarrow", "rich", "shtab")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -25,7 +26,7 @@ def needed(what, module):
         return importlib.import_module(module)
     except ImportError:
         name = module.partition(".")[0]
-        raise UsageError(f"{what} needs {name}: run `pip install '{REPORT}'`.") from None
+        raise UsageError(f"{what} needs {name}: {_install(name)}.") from None
 
 
 def reason(error):
@@ -40,13 +41,18 @@ def reason(error):
             "out of memory: use fewer examples (--max-examples) or smaller batches (--batch-size)."
         )
     if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("keras_fwd"):
-        return f"{error}: run `pip install '{REPORT}'`."
+        name = str(error.name).partition(".")[0]
+        return f"{error}: {_install(name)}." if name in REPORT else one_line(error)
     worded = isinstance(error, ImportError) and error.name is None  # by us, not by Python
     if worded or isinstance(error, _known("keras_fwd.errors", "KerasFwdError")):
         return one_line(error)
     if isinstance(error, _known("tensorflow", "errors", "OpError")):
         return f"the model cannot be run on these data: {_without_frames(error.message)}"
     return None
+
+
+def _install(name):
+    return f"run `pip install {name}`; it is in the extra `report`"
 
 
 def one_line(error, limit=400):

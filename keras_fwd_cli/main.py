@@ -71,8 +71,9 @@ def parser():
     )
     top.add_argument("--version", action=_Version, help="print the version and exit")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (report, leaks, compare, coverage, completion):
+    for command in (report, leaks, compare, coverage):
         command.add(commands)
+    completion.add(commands, top)
     return top
 
 

@@ -19,7 +19,7 @@ HEAD = """\
 # Licenses of what comes with keras_fwd
 
 keras_fwd is under the Apache License 2.0. It holds no code of others, and these are the licenses of
-what `pip install 'keras-fwd[report,tensorboard,examples]'` brings in, at the versions of
+what `pip install '.[report,tensorboard,examples]'` brings in, at the versions of
 `constraints.txt`. `pip-licenses` reads them; `tests/test_licenses.py` checks that nothing new came
 in, and `python tests/licenses.py` writes this page.
 

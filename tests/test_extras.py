@@ -14,10 +14,12 @@ from report_cases import made_up_report
 import keras_fwd
 from keras_fwd._checks import EXTRAS, needed
 from keras_fwd._leaks.report import LeakReport
+from keras_fwd_cli.failures import REPORT
 from keras_fwd_cli.main import main
 
 X = np.ones((4, 2), "float32")
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+ROOT = pathlib.Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
 
 
 def network():
@@ -74,8 +76,9 @@ def hide(monkeypatch, package):
 def test_a_call_names_the_extra_that_it_needs(monkeypatch, tmp_path, call, package, start):
     monkeypatch.chdir(tmp_path)
     hide(monkeypatch, package)
-    shown, install = EXTRAS[package]
-    message = rf"^{start}.* needs {shown}: run `pip install {re.escape(install)}`\.$"
+    shown, extra = EXTRAS[package]
+    more = f"; it is in the extra `{extra}`" if extra else ""
+    message = rf"^{start}.* needs {shown}: run `pip install {package}`{more}\.$"
     with pytest.raises(ImportError, match=message):
         call()
     assert list(tmp_path.iterdir()) == []
@@ -89,7 +92,7 @@ def test_a_command_names_the_extra_that_it_needs(monkeypatch, tmp_path, capsys, 
         pathlib.Path(name).write_text("a,b\n1,2\n3,4\n")
     hide(monkeypatch, package)
     assert main(arguments) == 2
-    words = rf"needs {package}: run `pip install 'keras-fwd\[report\]'`\.$"
+    words = rf"needs {package}: run `pip install {package}`; it is in the extra `report`\.$"
     assert re.search(words, capsys.readouterr().err.strip())
 
 
@@ -97,9 +100,7 @@ def test_a_command_names_the_extra_that_it_needs(monkeypatch, tmp_path, capsys, 
 def test_the_examples_name_theirs(monkeypatch, package):
     hide(monkeypatch, package)
     spec = importlib.util.spec_from_file_location("datasets_again", EXAMPLES / "datasets.py")
-    with pytest.raises(
-        ImportError, match=rf"{package}.*: run `pip install 'keras-fwd\[examples\]'"
-    ):
+    with pytest.raises(ImportError, match=rf"{package}.*: run `pip install '\.\[examples\]'"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
@@ -123,5 +124,24 @@ def test_a_package_that_is_there_but_broken_is_not_called_missing(monkeypatch, t
 def test_every_extra_that_is_named_exists():
     metadata = importlib.metadata.metadata("keras-fwd")
     extras = set(metadata.get_all("Provides-Extra"))
-    named = {m for _, install in EXTRAS.values() for m in re.findall(r"\[(\w+)\]", install)}
+    named = {extra for _, extra in EXTRAS.values() if extra}
     assert named | {"report", "examples"} <= extras
+    brought = importlib.metadata.requires("keras-fwd")
+    of_report = {r.partition(">")[0] for r in brought if 'extra == "report"' in r.replace("'", '"')}
+    assert of_report == set(REPORT)
+
+
+def texts():
+    for pattern in ("README.md", "docs/**/*.md", "keras_fwd*/**/*.py", "examples/*.py"):
+        for path in ROOT.glob(pattern):
+            if path.relative_to(ROOT).parts[:2] not in {("docs", "gallery"), ("docs", "api")}:
+                yield path
+
+
+def test_nothing_tells_to_install_what_no_index_has():
+    """Until keras_fwd is published, a checkout or a wheel is what it comes from."""
+    wrong = re.compile(r"pip3? install (?:-\S+ )*[\"']?keras[-_]fwd(?!\S*\.whl)")
+    assert wrong.search("run `pip install --upgrade 'keras-fwd[report]'`")
+    found = [path for path in texts() if wrong.search(path.read_text(encoding="utf-8"))]
+    assert len(list(texts())) > 200
+    assert not found

@@ -232,7 +232,7 @@ def test_every_form_of_data_is_read(form):
 
 def test_every_n_batches_writes_batch_logs_and_the_last_value_into_the_epoch():
     recorder = Recorder()
-    fit(network(), [JacobianNormCallback(X, frequency=2), recorder], epochs=3)  # 3 batches each
+    fit(network(), [JacobianNormCallback(X, every=2), recorder], epochs=3)  # 3 batches each
     written = ["jacobian_norm" in logs for logs in recorder.batches]
     assert written == [False, True, False, True, False, True, False, True, False]
     values = [logs.get("jacobian_norm") for logs in recorder.batches]
@@ -242,7 +242,7 @@ def test_every_n_batches_writes_batch_logs_and_the_last_value_into_the_epoch():
 
 def test_an_epoch_without_a_measurement_takes_one_at_its_end():
     recorder = Recorder(X)
-    fit(network(), [JacobianNormCallback(X, frequency=100), recorder], epochs=2)
+    fit(network(), [JacobianNormCallback(X, every=100), recorder], epochs=2)
     assert not any("jacobian_norm" in logs for logs in recorder.batches)
     of_epochs = [logs["jacobian_norm"] for logs in recorder.epochs]
     np.testing.assert_allclose(of_epochs, recorder.expected, rtol=1e-10)
@@ -250,7 +250,7 @@ def test_an_epoch_without_a_measurement_takes_one_at_its_end():
 
 def test_an_epoch_does_not_repeat_the_value_of_another():
     recorder = Recorder(X)
-    fit(network(), [JacobianNormCallback(X, frequency=5), recorder], epochs=3)  # 3 batches each
+    fit(network(), [JacobianNormCallback(X, every=5), recorder], epochs=3)  # 3 batches each
     of_epochs = [logs["jacobian_norm"] for logs in recorder.epochs]
     np.testing.assert_allclose(of_epochs[::2], recorder.expected[::2], rtol=1e-10)
     assert of_epochs[1] == recorder.batches[4]["jacobian_norm"] != recorder.expected[1]
@@ -259,7 +259,7 @@ def test_an_epoch_does_not_repeat_the_value_of_another():
 def test_frequency_counts_batches_with_several_steps_per_execution():
     model, recorder = network(), Recorder()
     model.compile("sgd", "mse", steps_per_execution=3)
-    fit(model, [JacobianNormCallback(X, frequency=4), recorder], epochs=2, batch_size=2)
+    fit(model, [JacobianNormCallback(X, every=4), recorder], epochs=2, batch_size=2)
     written = ["jacobian_norm" in logs for logs in recorder.batches]  # after 3, 6, …, 24
     assert written == [False, True, True, True] * 2
 
@@ -267,19 +267,19 @@ def test_frequency_counts_batches_with_several_steps_per_execution():
 def test_an_execution_of_many_steps_leaves_no_arrears():
     model, recorder = network(), Recorder()
     model.compile("sgd", "mse", steps_per_execution=9)
-    callbacks = [JacobianNormCallback(X, frequency=4), recorder]
+    callbacks = [JacobianNormCallback(X, every=4), recorder]
     fit(model, callbacks, X[:22], Y[:22], epochs=1, batch_size=2)
     assert ["jacobian_norm" in logs for logs in recorder.batches] == [True, False]  # 9, 11
 
 
 def test_it_is_traced_once():
-    callback = JacobianNormCallback(X, "spectral", frequency=1)
+    callback = JacobianNormCallback(X, "spectral", every=1)
     fit(network(), [callback], epochs=3)
     assert callback._measure.experimental_get_tracing_count() == 1
 
 
 def test_it_can_serve_a_second_fit_and_another_model():
-    callback = JacobianNormCallback(X, frequency=2)
+    callback = JacobianNormCallback(X, every=2)
     for model in (network(), network(units=3)):
         recorder = Recorder()
         fit(model, [callback, recorder], y=np.zeros((24, model.output_shape[-1])), epochs=1)
@@ -312,7 +312,7 @@ def test_training_is_the_same_with_and_without_it():
     for norm in (None, "frobenius", "spectral"):
         keras.utils.set_random_seed(3)
         model = noisy_model()
-        fit(model, [JacobianNormCallback(X, norm, frequency=1)] if norm else [])
+        fit(model, [JacobianNormCallback(X, norm, every=1)] if norm else [])
         after = [tf.random.normal([3]), keras.random.normal([3]), np.random.normal(size=3)]
         weights.append([*model.get_weights(), *map(np.asarray, after)])
     for ours in weights[1:]:
@@ -351,9 +351,9 @@ def test_name_is_the_key_in_the_logs():
 
 BAD = {
     "norm": ({"norm": "nuclear"}, "`norm` must be"),
-    "frequency_text": ({"frequency": "batch"}, "`frequency` must be"),
-    "frequency_zero": ({"frequency": 0}, "`frequency` must be a whole number"),
-    "frequency_bool": ({"frequency": True}, "Received: frequency=True"),
+    "every_text": ({"every": "batch"}, "`every` must be"),
+    "every_zero": ({"every": 0}, "`every` must be a whole number"),
+    "every_bool": ({"every": True}, "Received: every=True"),
     "num_probes": ({"num_probes": 0}, "`num_probes` must be a whole number"),
     "max_examples": ({"max_examples": None}, "`max_examples` must be a whole number"),
     "seed": ({"seed": -1}, "`seed` must be a whole number of at least 0"),

@@ -140,4 +140,4 @@ def test_the_installed_wheel_runs_the_example_of_the_readme(archives, tmp_path):
     command = [sys.executable, "-m", "keras_fwd_cli", "completion", "bash"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "keras-fwd[report]" in done.stderr
+    assert "pip install shtab" in done.stderr

@@ -13,7 +13,10 @@ from pathlib import Path
 
 PACKAGE = "keras_fwd"
 # The public modules, in the order of the pages.
-MODULES = ["", "optimizers", "callbacks", "regularizers", "layers", "losses", "spectrum", "testing"]
+MODULES = [
+    *("", "optimizers", "callbacks", "regularizers", "layers", "losses"),
+    *("sensitivity", "spectrum", "testing"),
+]
 
 
 def setup(app):

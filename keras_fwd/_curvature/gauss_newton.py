@@ -1,6 +1,7 @@
 """`gauss_newton`: the Gauss-Newton matrix of a function and a Keras loss, as a `LinearMap`."""
 
-from typing import Any
+import dataclasses
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -16,7 +17,11 @@ from keras_fwd.typing import Function, Nest, WithRespectTo
 
 @functional.public
 def gauss_newton(
-    fn: Function, loss: Any, primals: Nest, targets: Nest, wrt: WithRespectTo = "weights"
+    fn: Function,
+    loss: Any,
+    primals: Nest,
+    targets: Nest,
+    wrt: WithRespectTo | Literal["outputs"] = "weights",
 ) -> LinearMap:
     """The Gauss-Newton matrix (GGN) `Jᵀ H J` of a loss, as a `LinearMap`.
 
@@ -28,7 +33,8 @@ def gauss_newton(
         loss: A Keras loss or its name; for several outputs a nest of them, like the outputs.
         primals: As in `linearize`.
         targets: What the loss compares the outputs with: array-like, or a nest of them.
-        wrt: As in `linearize`; default `"weights"`.
+        wrt: As in `linearize`; default `"weights"`. Or `"outputs"` for `H` itself, on nests like
+            the outputs, at the logits where the loss has them.
 
     Returns:
         Symmetric `LinearMap`, positive semi-definite where the loss is convex in the outputs.
@@ -51,31 +57,87 @@ def gauss_newton(
     array([[1., 0.],
            [0., 4.]], dtype=float32)
     """
+    place = at_outputs("gauss_newton", fn, loss, primals, wrt)
+    for leaf, one, output in zip(place.leaves, place.losses, place.output_leaves, strict=True):
+        loss_hessian.loss_kind(one, model_losses.is_logits(leaf, output, one))
+    total = place.total(place.losses, nest.flatten(targets))
+    return place.pulled_back(loss_hessian.loss_hessian(total, place.leaves))
+
+
+@dataclasses.dataclass
+class AtOutputs:
+    """The outputs of a function, where its loss curves, and how they depend on `wrt`.
+
+    Attributes:
+        outputs: What the function returned.
+        losses: A Keras loss for each leaf of the outputs.
+        leaves: The curvature leaves: outputs, or the logits of a cross-entropy.
+        J: Their Jacobian, or None where `wrt` is the outputs themselves.
+    """
+
+    outputs: Any
+    losses: list
+    leaves: list
+    J: LinearMap | None
+
+    @property
+    def output_leaves(self):
+        """The leaves of the outputs."""
+        return nest.flatten(self.outputs)
+
+    def total(self, losses, targets):
+        """The sum of the losses, as a function of the curvature leaves."""
+
+        def total(points):
+            pairs = zip(points, self.output_leaves, losses, strict=True)
+            outputs = [model_losses.model_output(leaf, output, one) for leaf, output, one in pairs]
+            return tf.add_n(list(map(_value, losses, targets, outputs)))
+
+        return total
+
+    def pulled_back(self, H):
+        """`Jᵀ H J` for a symmetric map of the curvature leaves."""
+        if self.J is not None:
+            return self.J.T @ H @ self.J
+        spec = nest.pack(self.outputs, H.in_spec)
+
+        def mv(vector):
+            return nest.pack(self.outputs, H._mv(nest.flatten(vector)))
+
+        return LinearMap(mv, mv, spec, spec)
+
+
+def at_outputs(call, fn, loss, primals, wrt):
+    """The outputs of `fn` with their losses, for curvature there.
+
+    Args:
+        call: Name of the public call.
+        fn: As in `linearize`.
+        loss: A Keras loss or its name, or a nest of them, like the outputs.
+        primals: As in `linearize`.
+        wrt: As in `linearize`, or `"outputs"`.
+    """
     losses = tf.nest.map_structure(keras.losses.get, loss)
     seen = {}
 
     def leaves_of(inputs):
         outputs = fn(inputs, training=False) if functional.is_layer(fn) else fn(inputs)
         seen["outputs"] = outputs
-        seen["losses"] = _per_leaf(losses, outputs)
+        seen["losses"] = _per_leaf(call, losses, outputs)
         pairs = zip(nest.flatten(outputs), seen["losses"], strict=True)
         return [model_losses.curvature_leaf(leaf, one) for leaf, one in pairs]
 
-    if isinstance(wrt, str) and wrt == "weights":
-        wrt = functional.resolve("gauss_newton", fn, primals, wrt).sources
-    leaves, J = double_gradient.linearize(leaves_of, primals, wrt)
-    for leaf, one, output in zip(
-        leaves, seen["losses"], nest.flatten(seen["outputs"]), strict=True
-    ):
-        loss_hessian.loss_kind(one, model_losses.is_logits(leaf, output, one))
-    targets = nest.flatten(targets)
-
-    def total(points):
-        pairs = zip(points, nest.flatten(seen["outputs"]), seen["losses"], strict=True)
-        outputs = [model_losses.model_output(leaf, output, one) for leaf, output, one in pairs]
-        return tf.add_n(list(map(_value, seen["losses"], targets, outputs)))
-
-    return J.T @ loss_hessian.loss_hessian(total, leaves) @ J
+    if isinstance(wrt, str) and wrt == "outputs":
+        functional.check_callable(call, "fn", fn)
+        leaves = leaves_of(nest.pack(primals, given.to_tensors(call, "primals", primals)))
+        J = None
+    else:
+        if isinstance(wrt, str) and wrt == "weights":
+            # Resolved here: `leaves_of`, which is what is linearized, is a function without any.
+            wrt = functional.resolve(call, fn, primals, wrt).sources
+        forward, J = double_gradient.linearization(call, leaves_of, primals, wrt)
+        leaves = forward.outputs
+    return AtOutputs(seen["outputs"], seen["losses"], leaves, J)
 
 
 def _value(loss, target, output):
@@ -83,11 +145,11 @@ def _value(loss, target, output):
     return value if isinstance(loss, keras.losses.Loss) else tf.reduce_mean(value)
 
 
-def _per_leaf(losses, outputs):
+def _per_leaf(call, losses, outputs):
     flat, count = tf.nest.flatten(losses), len(nest.flatten(outputs))
     if len(flat) != count:
         raise StructureError(
-            "gauss_newton: `loss` must name one loss for each output. Received: "
+            f"{call}: `loss` must name one loss for each output. Received: "
             f"{len(flat)} losses for {given.describe(outputs)}."
         )
     return flat

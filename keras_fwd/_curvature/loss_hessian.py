@@ -73,13 +73,13 @@ def loss_kind(loss, at_logits):
     return "entrywise" if kind == "general" and function in _ENTRYWISE else kind
 
 
-def loss_gradient(loss_of_leaves, leaves):
+def loss_gradient(loss_of_leaves, leaves, call="gauss_newton"):
     """The gradient of a scalar function of a list of tensors."""
-    value, pull = double_gradient.pullback(loss_of_leaves, leaves, call="gauss_newton")
+    value, pull = double_gradient.pullback(loss_of_leaves, leaves, call=call)
     return pull(tf.ones_like(value))
 
 
-def loss_hessian(loss_of_leaves, leaves):
+def loss_hessian(loss_of_leaves, leaves, call="gauss_newton"):
     """The Hessian of a scalar function of a list of tensors, as a symmetric `LinearMap`.
 
     Products inside a loop do not run the loss again.
@@ -89,22 +89,22 @@ def loss_hessian(loss_of_leaves, leaves):
     """
 
     def gradient(points):
-        value, pull = double_gradient.pullback(loss_of_leaves, points, call="gauss_newton")
+        value, pull = double_gradient.pullback(loss_of_leaves, points, call=call)
         if value.shape.rank != 0:
             raise StructureError(
-                "gauss_newton: `loss` must return a scalar; use a reduction. "
+                f"{call}: `loss` must return a scalar; use a reduction. "
                 f"Received: {given.describe(value)}."
             )
         gradients = pull(tf.ones_like(value))
         if not tf.executing_eagerly():  # eager calls are traced once, so they come here too
-            scan.check_curved("gauss_newton", points, gradients)
+            scan.check_curved(call, points, gradients)
         return gradients
 
     try:
-        _, pull = double_gradient.pullback(gradient, leaves, call="gauss_newton")
+        _, pull = double_gradient.pullback(gradient, leaves, call=call)
     except KerasFwdError as error:
         raise ConfigurationError(
-            "gauss_newton: `loss` must be twice differentiable in the outputs, with curvature; use "
+            f"{call}: `loss` must be twice differentiable in the outputs, with curvature; use "
             f'"mse", "huber", a cross-entropy or another smooth loss. Received: {error}'
         ) from error
     spec = nest.spec(leaves)

@@ -25,6 +25,8 @@ class Leak:
         sealed: Whether keras_fwd has a rule, so that its own derivatives are exact there.
         advice: What to do.
         cost: Time of a JVP of the layer in forward passes, where it was measured.
+
+    Example: `LeakReport`.
     """
 
     layer: str

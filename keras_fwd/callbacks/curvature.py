@@ -128,7 +128,7 @@ class CurvatureCallback(TracedCallback):
         max_overhead: float | None = None,
         log_dir: PathLike | None = None,
     ) -> None:
-        super().__init__(every, "every", max_overhead, log_dir)
+        super().__init__(every, max_overhead, log_dir)
         call = type(self).__name__
         self.quantities: tuple[str, ...] = _checked_quantities(call, quantities)
         _check_words(call, matrix, prefix)

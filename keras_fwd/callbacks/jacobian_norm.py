@@ -1,5 +1,6 @@
 """`JacobianNormCallback`: how strongly a model's outputs react to its inputs, while it trains."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ class JacobianNormCallback(TracedCallback):
             Targets and sample weights are passed over. Integer inputs are held fixed.
         norm: `"frobenius"` (default), the root of the sum of squares; or `"spectral"`, the
             largest singular value, by power iteration.
-        frequency: `"epoch"` (default), at the end of each epoch; or a whole number n: after every
+        every: `"epoch"` (default), at the end of each epoch; or a whole number n: after every
             n-th batch, counted through the whole training, into the logs of that batch as well.
             The epoch's logs then hold the last value; an epoch without one takes one at its end.
         max_examples: How many examples of `data` are used, the first ones; default 256. They run
@@ -78,16 +79,26 @@ class JacobianNormCallback(TracedCallback):
         self,
         data: Data,
         norm: Literal["frobenius", "spectral"] = "frobenius",
-        frequency: Every = "epoch",
+        every: Every = "epoch",
         max_examples: int = 256,
         num_probes: int = 8,
         name: str = "jacobian_norm",
         seed: int = 0,
         max_overhead: float | None = None,
         log_dir: PathLike | None = None,
+        *,
+        frequency: Every | None = None,
     ) -> None:
-        super().__init__(frequency, "frequency", max_overhead, log_dir)
         call = type(self).__name__
+        if frequency is not None:
+            every = frequency
+            warnings.warn(
+                f"{call}: the argument `frequency` is deprecated since 0.2 and will be removed in "
+                "0.3; use `every`.",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        super().__init__(every, max_overhead, log_dir)
         _check_words(call, norm, name)
         check_count(call, "num_probes", num_probes)
         self.keep(batches.first_examples, data, max_examples, seed)

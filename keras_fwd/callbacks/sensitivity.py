@@ -104,7 +104,7 @@ class SensitivityCallback(ScheduledCallback):
         seed: int = 0,
         **options: Any,
     ) -> None:
-        super().__init__(every, "every", max_overhead, log_dir)
+        super().__init__(every, max_overhead, log_dir)
         call = type(self).__name__
         if log_dir is not None:  # for the bars, which are drawn while the model trains
             needed(f"{call}: `log_dir`", "matplotlib.figure")

@@ -1,6 +1,7 @@
 """Penalties on the derivatives of a model by its inputs, for `keras_fwd.regularize`."""
 
 from keras_fwd.regularizers.base import SensitivityRegularizer
+from keras_fwd.regularizers.batch import Batch, LossBatch
 from keras_fwd.regularizers.contractive import Contractive
 from keras_fwd.regularizers.curvature import Curvature
 from keras_fwd.regularizers.directional import Directional
@@ -12,6 +13,7 @@ from keras_fwd.regularizers.monotonic import Monotonic
 from keras_fwd.regularizers.spectral import Lipschitz, SpectralJacobian
 
 __all__ = [
+    "Batch",
     "Contractive",
     "Curvature",
     "Directional",
@@ -20,6 +22,7 @@ __all__ = [
     "JacobianNorm",
     "Lipschitz",
     "LocalLinearity",
+    "LossBatch",
     "Monotonic",
     "SensitivityRegularizer",
     "SpectralJacobian",

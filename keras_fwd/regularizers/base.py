@@ -37,7 +37,7 @@ class SensitivityRegularizer(keras.regularizers.Regularizer):
         self.name = name
 
     def penalty(self, batch: Batch) -> Tensor:
-        """The mean over the examples of a `keras_fwd.regularizers.batch.Batch`: a scalar."""
+        """The mean over the examples of a `Batch` (a `LossBatch` if `of_the_loss`): a scalar."""
         raise NotImplementedError
 
     def memory(self, sizes: Sequence[int | None]) -> dict[str, Any]:

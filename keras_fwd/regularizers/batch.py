@@ -58,6 +58,8 @@ class Batch:
         outside: The same for the outputs.
         replay: The layer, which can run again.
         memory: Dict of variables carried from step to step; empty outside of training.
+
+    Example: `SensitivityRegularizer`.
     """
 
     def __init__(
@@ -140,6 +142,8 @@ class LossBatch(Batch):
     Attributes:
         gradient: Nest like `inside`, once `take_loss` was called.
         losses: The loss of each example, `[batch]`.
+
+    Example: `SensitivityRegularizer`.
     """
 
     def _differentiate(self):

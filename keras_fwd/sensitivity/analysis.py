@@ -47,9 +47,27 @@ def sensitivity_report(
         max_examples: Use so many examples, drawn at random with `seed`; default None, all. Of
             data that never end, the first ones.
         progress: Whether a bar shows how far it got; default `"auto"`: on a terminal.
-        **options: Those of `Analysis`: `features`, `outputs`, `by`, `discrete`, `one_hot`,
-            `groups`, `marginals`, `interactions`, `seed`, `confidence`, `batch_size`,
-            `resamples`.
+        features: Names of the features to report on, derivatives or discrete ones; default None,
+            all. Only these are computed.
+        outputs: Names of the outputs to report on; default None, all.
+        by: What parts the examples into slices, each with a report of its own: `"target"`, the
+            name of a column (numbers are cut at their quartiles), a function of `x` or `(x, y)`
+            that gives a label for each example, or an array of labels. Default None, no slices.
+        discrete: Names of floating-point columns that are codes; default none. Integer and text
+            inputs are discrete in any case, and so are those that go into an Embedding or a lookup.
+        one_hot: Dict from a name to the columns that are its one-hot code; default None.
+        groups: Dict from a name to features whose effect is reported together; default None.
+        marginals: Distribution of the features for the Poincaré bounds: `"empirical"` (default),
+            `"uniform"` over their range, `"normal"`, `("uniform", low, high)`, `("normal", std)`;
+            or a dict of these by features.
+        interactions: How many of the strongest pairs of features to report; default 0, none.
+        seed: Whole number for every random draw; default 0.
+        confidence: Of the intervals, between 0 and 1; default 0.95.
+        batch_size: Examples at a time, where `data` does not come in batches; default None: 1024
+            of few features, down to 32 of many (images).
+        resamples: Of the bootstrap that makes the errors; default 1000. 0: from a jackknife over 25
+            groups of examples, rougher and much cheaper where there are many features.
+        **options: Those from `features` on, by name alone.
 
     Returns:
         `SensitivityReport`. Examples with a value or derivative that is not finite are left out
@@ -82,30 +100,7 @@ class Analysis:
     """A sensitivity analysis that may be repeated: its graphs are traced once.
 
     Args:
-        call: Name of the public call, for messages.
-        model: As in `sensitivity_report`.
-        feature_names: As in `sensitivity_report`.
-        output_names: As in `sensitivity_report`.
-        features: Names of the features to report on, derivatives or discrete ones; default None,
-            all. Only these are computed.
-        outputs: Names of the outputs to report on; default None, all.
-        by: What parts the examples into slices, each with a report of its own: `"target"`, the
-            name of a column (numbers are cut at their quartiles), a function of `x` or `(x, y)`
-            that gives a label for each example, or an array of labels. Default None, no slices.
-        discrete: Names of floating-point columns that are codes. Integer and text inputs are
-            discrete in any case, and so are those that go into an Embedding or a lookup.
-        one_hot: Dict from a name to the columns that are its one-hot code.
-        groups: Dict from a name to features whose effect is reported together.
-        marginals: Distribution of the features for the Poincaré bounds: `"empirical"` (default),
-            `"uniform"` over their range, `"normal"`, `("uniform", low, high)`, `("normal", std)`;
-            or a dict of these by features.
-        interactions: How many of the strongest pairs of features to report; default 0, none.
-        seed: Of every random draw; default 0.
-        confidence: Of the intervals; default 0.95.
-        batch_size: Examples at a time, where `data` does not come in batches; default None: 1024
-            of few features, down to 32 of many (images).
-        resamples: Of the bootstrap that makes the errors; default 1000. 0: from a jackknife over 25
-            groups of examples, rougher and much cheaper where there are many features.
+        call: Name of the public call, for messages; the others as in `sensitivity_report`.
     """
 
     def __init__(

@@ -37,6 +37,8 @@ class SensitivityComparison:
         only_before: Names of features and of outputs that only the first report has.
         only_after: The same of the second.
         notes: What else to know, one sentence each.
+
+    Example: `SensitivityReport.compare`.
     """
 
     feature_names: tuple[str, ...]

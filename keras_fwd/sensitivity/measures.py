@@ -30,6 +30,8 @@ References:
 
 import numpy as np
 
+__all__ = ["MEASURES", "POOLED", "QUANTILES", "SIGNED", "STANDARDIZED"]
+
 SIGNED = ("mean", "mean_abs", "rms")
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 STANDARDIZED = ("standardized_mean", "standardized_mean_abs", "standardized_rms")

@@ -32,7 +32,7 @@ class SensitivityReport:
     `print(report)` shows a table with the strongest features first. `report.mean`, `report.rms` and
     so on are the values of the measures, `[features, outputs]`, float64; `report.measures[name]`
     has their standard errors and confidence intervals too. `keras_fwd.sensitivity.measures` defines
-    all of them.
+    all of them; the classes of the parts stand in `keras_fwd.sensitivity`.
 
     Attributes:
         feature_names: One name for each feature: a component of a floating-point input, or a
@@ -211,7 +211,7 @@ class SensitivityReport:
                 `"total_index_bound"`.
 
         Returns:
-            `keras_fwd.sensitivity.comparison.SensitivityComparison`, which prints as a table.
+            `keras_fwd.sensitivity.SensitivityComparison`, which prints as a table.
             Reports on the same data are compared example by example, as long as they live; one
             that comes from JSON has lost its examples, and errors are then too large.
 

@@ -16,8 +16,8 @@ examples:
 """
 
 
-def add(commands):
-    """Adds the command to the parser."""
+def add(commands, parser):
+    """Adds the command to the parser of all commands, which it later reads."""
     completion = commands.add_parser(
         "completion",
         help="print the script with which a shell completes this command",
@@ -25,20 +25,17 @@ def add(commands):
         epilog=ENDING,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    completion.set_defaults(run=run)
+    completion.set_defaults(run=run, parser=parser)
     completion.add_argument("shell", choices=SHELLS, help="the shell")
 
 
 def run(options):
     """Prints the script; returns the exit code."""
     shtab = needed("completion", "shtab")
-    from keras_fwd_cli.main import parser  # the parser holds this command itself
-
-    top = parser()
-    for action in _actions(top):
+    for action in _actions(options.parser):
         if action.type is pathlib.Path:
             action.complete = shtab.FILE
-    voice.say(shtab.complete(top, shell=options.shell))
+    voice.say(shtab.complete(options.parser, shell=options.shell))
     return 0
 
 

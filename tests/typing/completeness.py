@@ -21,19 +21,13 @@ PACKAGES = (
 )
 #: What public functions return or take, beside what is in an `__all__`.
 REACHED = (
-    "keras_fwd._leaks.report.Leak",
     "keras_fwd.optimizers._kronecker.block_report.BlockRow",
     "keras_fwd.optimizers._kronecker.block_report.BlockReport",
     "keras_fwd.optimizers._steps.convergence.Tolerances",
     "keras_fwd.optimizers._residuals.minimization.MinimizeResult",
     "keras_fwd.optimizers.step_report.StepReport",
     "keras_fwd.optimizers.step_report.StepStatus",
-    "keras_fwd.regularizers.batch.Batch",
-    "keras_fwd.regularizers.batch.LossBatch",
     "keras_fwd.regularizers.batch.Replay",
-    "keras_fwd.sensitivity._statistics.changes.Change",
-    "keras_fwd.sensitivity.comparison.SensitivityComparison",
-    "keras_fwd.sensitivity._statistics.estimates",
     "keras_fwd.typing",
 )
 OF_KERAS = re.compile(r"Type of metaclass unknown|Type of base class (unknown|.* is partially)")

@@ -12,12 +12,24 @@ import keras
 import numpy as np
 
 import keras_fwd
-from keras_fwd import callbacks, layers, losses, optimizers, regularizers, spectrum, testing
+from keras_fwd import (
+    callbacks,
+    layers,
+    losses,
+    optimizers,
+    regularizers,
+    sensitivity,
+    spectrum,
+    testing,
+)
 from keras_fwd.optimizers._kronecker.block_report import BlockReport, BlockRow
 from keras_fwd.optimizers._residuals.minimization import MinimizeResult
 from keras_fwd.optimizers.step_report import StepReport
-from keras_fwd.sensitivity import SensitivityReport, sensitivity_report
-from keras_fwd.sensitivity.comparison import SensitivityComparison
+from keras_fwd.sensitivity import (
+    SensitivityComparison,
+    SensitivityReport,
+    sensitivity_report,
+)
 from keras_fwd.typing import Function, Nest, Tensor
 
 
@@ -29,6 +41,8 @@ def derivatives(fn: Function, model: keras.Model, x: Nest, u: Nest) -> None:
     print(tangents, pulled, keras_fwd.jacobian(fn, x, mode="forward", per_example=True))
     H = keras_fwd.hessian(fn, x)
     G = keras_fwd.gauss_newton(model, "mse", x, u)
+    F = keras_fwd.fisher(model, "mse", x, wrt="outputs", kind="empirical", targets=u)
+    assert_type(F, keras_fwd.LinearMap)
     assert_type(H.T @ G, Any)
     assert_type(H + 2.0 * G - H.T, keras_fwd.LinearMap)
     assert_type(G.shape, tuple[int | None, int | None])
@@ -57,6 +71,7 @@ def leaks(model: keras.Model, x: Nest) -> keras.Model:
     report = keras_fwd.find_leaks(model, x, verify=True)
     assert_type(report, keras_fwd.LeakReport)
     for leak in report:
+        assert_type(leak, keras_fwd.Leak)
         assert_type(leak.op, str)
     print(len(report), report[0].advice, report.costs, report.verification, report.to_frame())
     return keras_fwd.seal_leaks(model)
@@ -96,7 +111,7 @@ def watch(x: Nest, y: Nest) -> None:
     assert_type(watcher.to_html("report.html", title="Cars"), pathlib.Path)
     everyone: list[keras.callbacks.Callback] = [
         watcher,
-        keras_fwd.JacobianNormCallback(x, norm="spectral", frequency="epoch", max_overhead=0.1),
+        keras_fwd.JacobianNormCallback(x, norm="spectral", every="epoch", max_overhead=0.1),
         keras_fwd.CurvatureCallback((x, y), ["trace"], matrix="ggn"),
         callbacks.LeastSquaresStop(ftol=1e-9, verbose=1),
         callbacks.CurvatureCallback((x, y)),
@@ -120,6 +135,11 @@ def report(model: keras.Model, x: Nest) -> None:
     again = SensitivityReport.from_json("report.json")
     change = again.compare(made, measure="rms")
     assert_type(change, SensitivityComparison)
+    assert_type(change.changes["rms"], sensitivity.Change)
+    assert_type(made.measures["rms"], sensitivity.Estimate)
+    parts: list[Any] = [made.groups, made.interactions, made.sample, made.inputs, made.evolution]
+    kinds = [sensitivity.Groups, sensitivity.Interactions, sensitivity.Sample]
+    print(parts, kinds, sensitivity.InputShape, sensitivity.Evolution)
     print(change.to_frame(), change.to_json(), change.plot(), change.paired, made.replicates("rms"))
     print(made.to_frame(), made.to_dict(), made.plot("beeswarm"), made.maps(), made.profiles())
 
@@ -139,6 +159,8 @@ def penalties(model: keras.Model, x: Nest, step: Tensor) -> keras.Model:
     ]
     print([one(model, x, training=True) for one in every], every[0].factor(step))
     print(regularizers.GradientPenalty(1.0).between(model, x, x))
+    batches: list[type[regularizers.Batch]] = [regularizers.Batch, regularizers.LossBatch]
+    print(batches)
     return keras_fwd.regularize(model, every[0], seed=3)
 
 

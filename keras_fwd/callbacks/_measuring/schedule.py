@@ -25,9 +25,8 @@ class ScheduledCallback(keras.callbacks.Callback):
     the number of examples, which is in the logs where `max_overhead` is given.
 
     Args:
-        schedule: `"epoch"`, or a whole number n: after every n-th batch, counted through the whole
+        every: `"epoch"`, or a whole number n: after every n-th batch, counted through the whole
             training.
-        argument: What the subclass calls that argument, for messages.
         max_overhead: Share of the training time that the measurements may take, or None.
         log_dir: Where scalars are written for TensorBoard, or None.
 
@@ -41,20 +40,20 @@ class ScheduledCallback(keras.callbacks.Callback):
 
     def __init__(
         self,
-        schedule: Every,
-        argument: str,
+        every: Every,
         max_overhead: float | None = None,
         log_dir: PathLike | None = None,
     ) -> None:
         super().__init__()
         call = type(self).__name__
-        if isinstance(schedule, str) and schedule != "epoch":
+        if every is None or (isinstance(every, str) and every != "epoch"):
             raise ConfigurationError(
-                f'{call}: `{argument}` must be "epoch" or a number of batches. '
-                f"Received: {argument}={schedule!r}."
+                f'{call}: `every` must be "epoch" or a number of batches. '
+                f"Received: every={every!r}."
             )
-        self.every: Any = None if schedule == "epoch" else schedule
-        check_count(call, argument, self.every, none="every epoch")
+        if every != "epoch":
+            check_count(call, "every", every)
+        self.every: Any = None if every == "epoch" else every
         if max_overhead is not None:
             check_number(call, "max_overhead", max_overhead, above=True)
         self.max_overhead: Any = max_overhead

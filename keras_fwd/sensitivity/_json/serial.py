@@ -198,6 +198,6 @@ def from_dict(cls, data, source=CALL):
     if version > VERSION:
         raise ConfigurationError(
             f"{source}: `version` must be at most {VERSION}. Received: {version}. A newer keras_fwd"
-            " wrote this report: upgrade with `pip install --upgrade keras-fwd`."
+            " wrote this report: upgrade to it."
         )
     return report_of(cls, top)

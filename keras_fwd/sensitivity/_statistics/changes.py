@@ -91,6 +91,8 @@ class Change:
         q_value: p-value after Benjamini and Hochberg over all features and outputs.
         significant: Whether the q-value is below 1 − confidence.
         paired: Whether the error is that of differences on the same examples.
+
+    Example: `SensitivityComparison`.
     """
 
     before: Estimate

@@ -18,6 +18,8 @@ class Estimate:
         stderr: Its standard error.
         low: Lower end of the confidence interval.
         high: Upper end.
+
+    Example: `SensitivityReport`.
     """
 
     value: np.ndarray
@@ -39,6 +41,8 @@ class Groups:
         members: For each group the indices of its features.
         measures: `"standardized_rms"` and `"total_index_bound"`, each an `Estimate`
             `[groups, outputs]`.
+
+    Example: `SensitivityReport`.
     """
 
     names: tuple[str, ...]
@@ -55,6 +59,8 @@ class Interactions:
         measures: `"rms"`, √E[(∂²y/∂xᵢ∂xⱼ)²], and `"standardized_rms"`, that times the spreads of
             both features over that of the output; each an `Estimate` `[pairs, outputs]`.
         examples: How many examples they were computed from.
+
+    Example: `SensitivityReport`.
     """
 
     pairs: np.ndarray
@@ -69,6 +75,8 @@ class Sample:
     Attributes:
         features: `[sample, features]`, float64; NaN for features that are no numbers.
         derivatives: `[sample, features, outputs]`, float64.
+
+    Example: `SensitivityReport`.
     """
 
     features: np.ndarray
@@ -83,6 +91,8 @@ class InputShape:
         name: Name of the input.
         shape: Its shape without the batch.
         start: Index of its first feature; the others follow in C order.
+
+    Example: `SensitivityReport`.
     """
 
     name: str
@@ -99,6 +109,8 @@ class Evolution:
         examples: How many examples each was computed from, `[times]`.
         measures: `"mean"` and `"standardized_rms"`, each an `Estimate`
             `[times, features, outputs]`.
+
+    Example: `SensitivityReport`.
     """
 
     epochs: np.ndarray
