@@ -13,7 +13,7 @@ import zipfile
 import keras
 import numpy as np
 import tensorflow as tf
-from resume_case import BATCHES, batches
+from support.resume_case import BATCHES, batches
 
 import keras_fwd
 from keras_fwd import regularizers
