@@ -30,7 +30,7 @@ test: .venv/.ready-dev
 test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
 
-LOWEST := layers/test_layers _derivatives/test_double_gradient project/test_typing \
+LOWEST := layers/test_layers _derivatives/test_linearize project/test_typing \
     _curvature/test_blocks _rules/test_sealing optimizers/test_fit
 
 faults: .venv/.ready-dev
