@@ -31,7 +31,7 @@ test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
 
 LOWEST := layers/test_layers _derivatives/test_linearize project/test_typing \
-    _curvature/test_blocks _rules/test_sealing optimizers/test_fit
+    _curvature/test_blocks _rules/test_sealing _rules/test_functions optimizers/test_fit
 
 faults: .venv/.ready-dev
 	FAULTS_ALL=1 $(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow tests/faults

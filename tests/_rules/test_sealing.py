@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from support.cases import MODES, central_difference, random, relative_error
 
-from keras_fwd import LeakError, hessian, jvp, linearize, vjp
+from keras_fwd import LeakError, jvp, linearize, vjp
 from keras_fwd._graphs import registry
 from keras_fwd._rules import sealing, stand_ins, table
 
@@ -73,121 +73,9 @@ def test_another_thread_sees_tensorflow_as_it_is():
     assert np.abs(found["other"] - exact).max() > 0.1
 
 
-# --- functions, to third order --------------------------------------------------------------------
-
-
 def normalize(x):
     mean, variance = tf.nn.moments(x, [-1], keepdims=True)
     return tf.tanh((x - mean) / tf.sqrt(variance + 1e-3)) * x
-
-
-def normalize_v1(x):
-    mean, variance = tf.compat.v1.nn.moments(x, [0], keep_dims=True)
-    return (x - mean) / tf.sqrt(variance + 1e-3) * x
-
-
-nested = tf.function(normalize)
-compiled = tf.function(normalize, jit_compile=True)
-FUNCTIONS = {
-    "moments": normalize,
-    "moments by their older name": normalize_v1,
-    "in a nested function": lambda x: nested(x) * x,
-    "in a compiled function": lambda x: compiled(x) * x,
-    "in a loop": lambda x: tf.while_loop(
-        lambda i, x: i < 2, lambda i, x: (i + 1, normalize(x)), (0, x)
-    )[1],
-    "hypot": lambda x: keras.ops.hypot(x, tf.reverse(x, [-1])) * x,
-    "hypot, broadcast": lambda x: keras.ops.hypot(x, x[:1]) * x,
-    "hypot on the diagonal": lambda x: keras.ops.hypot(x, 1.0 * x) * x**3,
-    "silu": tf.nn.silu,
-    "recompute_grad": tf.recompute_grad(normalize),
-    "recompute_grad, inside": lambda x: tf.recompute_grad(normalize)(x) * x,
-}
-
-
-needs_hypot = pytest.mark.skipif(
-    not hasattr(keras.ops, "hypot"), reason="the oldest versions of Keras have no hypot"
-)
-
-
-def marks(name, mode):
-    slow = mode == "eager" or " a " in name
-    return [pytest.mark.slow] * slow + [needs_hypot] * ("hypot" in name)
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [pytest.param(n, m, marks=marks(n, m)) for m in ("eager", "graph") for n in FUNCTIONS],
-)
-def test_functions_are_exact_to_third_order(name, mode):
-    fn, run = FUNCTIONS[name], MODES[mode]
-    x, u = random([3, 4]), random([3, 4], 1)
-
-    def first(x):
-        return jvp(fn, x, u)[1]
-
-    def second(x):
-        return jvp(first, x, u)[1]
-
-    def energy(x):
-        return tf.reduce_sum(second(x) ** 2)
-
-    def slope(x):  # the tape is the user's own, outside of the context
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = energy(x)
-        return tf.reduce_sum(tape.gradient(value, x) * u)
-
-    assert relative_error(run(first)(x), central_difference(run(fn), x, u)) < 1e-7
-    assert relative_error(run(second)(x), central_difference(run(first), x, u)) < 1e-6
-    assert relative_error(run(slope)(x), central_difference(run(energy), x, u)) < 1e-5
-
-
-@needs_hypot
-def test_second_derivative_of_hypot_on_an_axis():
-    # d²/dy² √(x² + y²) = 1/x at y = 0, where TensorFlow's own composition gives 0.
-    H = hessian(lambda p: keras.ops.hypot(p[0], p[1]), tf.constant([2.0, 0.0], tf.float64))
-    np.testing.assert_allclose(H.to_dense(), [[0, 0], [0, 0.5]], atol=1e-12)
-
-
-@pytest.mark.slow
-def test_a_function_that_was_differentiated_before_is_traced_anew():
-    # TensorFlow keeps the backward function of the first use, in which the mean is constant.
-    normalized = tf.function(normalize)
-    x, u = random([3, 4]), random([3, 4], 1)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = normalized(x)
-    tape.gradient(y, x)
-
-    def first(x):
-        return jvp(normalized, x, u)[1]
-
-    assert relative_error(jvp(first, x, u)[1], central_difference(first, x, u)) < 1e-6
-
-
-def test_recurrent_layers_run_without_cudnn(monkeypatch):
-    # As on a machine with a GPU: Keras asks for the kernel, and takes its own loop if it may not.
-    asked = []
-    kernel = tf.raw_ops.CudnnRNNV3
-    monkeypatch.setattr(tf.raw_ops, "CudnnRNNV3", lambda **kwargs: asked.append(1) or kernel())
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: ["a GPU"])
-    layer = keras.layers.LSTM(3)
-    layer.build([2, 4, 3])
-    x, u = random([2, 4, 3], dtype="float32"), random([2, 4, 3], 1, "float32")
-    _, pushed = tf.function(lambda x: jvp(layer, x, u), autograph=False)(x)
-    assert not asked
-    # A long step, for single precision.
-    expected = tf.stack(central_difference(layer_loop(layer), x, 1000 * u)) / 1000
-    assert relative_error(pushed, expected) < 1e-3
-
-
-def layer_loop(layer):
-    def call(x):
-        with sealing.sealed():
-            return layer(x)
-
-    return call
 
 
 # --- what no rule can mend is raised --------------------------------------------------------------
@@ -209,7 +97,11 @@ IGNORING = {
 
 
 @modes
-@pytest.mark.parametrize("derivative", [lambda f, x: jvp(f, x, x), lambda f, x: vjp(f, x, 2 * x)])
+@pytest.mark.parametrize(
+    "derivative",
+    [lambda f, x: jvp(f, x, x), lambda f, x: vjp(f, x, 2 * x)],
+    ids=["jvp", "vjp"],
+)
 @pytest.mark.parametrize("name", IGNORING)
 def test_a_rule_that_ignores_its_cotangent_is_found_beside_a_skip(name, derivative, mode):
     rule = ignoring(IGNORING[name])
@@ -246,6 +138,7 @@ def test_a_first_derivative_of_an_exported_variance_is_exact(mode):
         lambda fn, x, u: linearize(fn, x)[1].T(u),
         lambda fn, x, u: vjp(fn, x, u)[1],
     ],
+    ids=["jvp", "linearize", "linearize-T", "vjp"],
 )
 def test_a_second_one_by_a_tape_of_the_users_own_is_refused(derivative, mode):
     fn, u = exported(), random([3, 4], 1)
