@@ -13,8 +13,8 @@ import zipfile
 import keras
 import numpy as np
 import tensorflow as tf
-from flat_options import gauss_newton
-from resume_case import BATCHES, batches
+from support.flat_options import gauss_newton
+from support.resume_case import BATCHES, batches
 
 import keras_fwd
 from keras_fwd import regularizers
