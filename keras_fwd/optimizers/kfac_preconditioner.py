@@ -9,8 +9,7 @@ import tensorflow as tf
 from keras_fwd._models.serializable import serializable
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers._kronecker.kronecker_optimizer import KroneckerOptimizer
-from keras_fwd.optimizers._kronecker.options import FactorOptions
+from keras_fwd.optimizers._kronecker.kronecker_optimizer import FactorOptions, KroneckerOptimizer
 from keras_fwd.optimizers._kronecker.plane import Decayed, Given
 from keras_fwd.optimizers._steps.damping import Steady
 from keras_fwd.optimizers._steps.expansion import Expansion
