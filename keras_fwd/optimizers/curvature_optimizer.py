@@ -7,7 +7,7 @@ once the step is accepted: until then it is called as a function of its weights.
 
 import functools
 import weakref
-from typing import Any, NoReturn
+from typing import Any, NoReturn, final
 
 import keras
 import tensorflow as tf
@@ -18,7 +18,7 @@ from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.optimizers._steps import keras_hooks, replicas
 from keras_fwd.optimizers._steps.convergence import LastStep
 from keras_fwd.optimizers._steps.expansion import Expansion, expand
-from keras_fwd.optimizers._steps.parts import Outcome, Parts
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
 from keras_fwd.optimizers._steps.search import Search
 from keras_fwd.optimizers._steps.training_checks import (
     check_replicas,
@@ -79,16 +79,19 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         keras_hooks.install(CurvatureOptimizer)
 
     @property
+    @final
     def nonfinite_steps(self) -> int:
         """How many batches had no finite loss, gradient and direction, as a Python integer."""
         return int(self._watch.total.numpy())
 
     @property
+    @final
     def status(self) -> StepReport:
         """How the step on the last batch ended: prints as a sentence, `status.code` is an enum."""
         return self._record.report()
 
     @property
+    @final
     def tolerances(self) -> Variable:
         """Bounds of the tests of convergence that `status` tells of: a variable of `[3]`.
 
@@ -96,19 +99,19 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """
         return self._record.tolerances
 
-    def new_pass(self, model: keras.Model) -> Any:
+    def new_pass(self, model: keras.Model) -> TrainingPass:
         """A model as a function of its weights: a `TrainingPass`, made once for each model."""
         return TrainingPass(model)
 
-    def expand(self, model_pass: Any) -> Expansion:
+    def expand(self, model_pass: Pass) -> Expansion:
         """The loss of the batch to second order."""
         return expand(model_pass, scale=model_pass.loss_scale)
 
-    def parts(self, model_pass: Any, expansion: Expansion) -> Parts:
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
         """The parts of the step on a batch."""
         raise NotImplementedError
 
-    def take(self, model_pass: Any, parts: Parts, outcome: Outcome) -> None:
+    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
         """Give the weights their new values."""
         del parts
         for variable, value in zip(model_pass.variables, outcome.values, strict=True):
@@ -116,6 +119,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         if self.use_ema:
             keras_hooks.follow_averages(self)
 
+    @final
     def step_number(self) -> Tensor:
         """How many steps were taken, an int32 scalar."""
         return tf.cast(tf.convert_to_tensor(self.iterations), tf.int32)
@@ -138,6 +142,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         del kwargs
         self.apply(grads_and_vars)
 
+    @final
     def train_step(self, model: keras.Model, data: Nest) -> dict[str, Tensor]:
         """One training step on a batch, for `fit` or for a `train_step` of one's own.
 
@@ -176,7 +181,8 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         keras_hooks.follow_scale(scaler, parts.expansion.finite)
         return self._logs(model_pass, parts, outcome)
 
-    def advance(self, model_pass: Any) -> tuple[Parts, Outcome]:
+    @final
+    def advance(self, model_pass: Pass) -> tuple[Parts, Outcome]:
         """One step on the batch of a pass: its parts, and how the search among them ended."""
         expansion = self.expand(model_pass)
         # Trials call the pass again: what the batch itself came to is kept aside.
@@ -224,6 +230,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             **parts.judgement.logs(outcome),
         }
 
+    @final
     def watched(self, train_function: Function) -> Function:
         """The compiled step of `fit`, which stops when too many batches in a row failed.
 

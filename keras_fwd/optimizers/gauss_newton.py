@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_fwd._models.serializable import serializable
+from keras_fwd._models.training_pass import TrainingPass
 from keras_fwd.optimizers._least_squares.batch_system import Setting, batch_system
 from keras_fwd.optimizers._least_squares.options import SolverOptions
 from keras_fwd.optimizers._residuals.residual_minimizer import ResidualMinimizer
@@ -16,7 +17,7 @@ from keras_fwd.optimizers._steps import bounds, replicas
 from keras_fwd.optimizers._steps.damping import Nielsen
 from keras_fwd.optimizers._steps.expansion import Expansion, expand
 from keras_fwd.optimizers._steps.micro_batches import MicroBatches, expand_blocks
-from keras_fwd.optimizers._steps.parts import Outcome, Parts
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
 from keras_fwd.optimizers._steps.search import ByConvergence
 from keras_fwd.optimizers._steps.trial import WholeBatch
 from keras_fwd.optimizers._steps.trust_region import Region, TrustRegion, fit
@@ -152,20 +153,20 @@ class GaussNewton(ResidualMinimizer):
             new = self.add_variable_from_reference
             self._last_step = [new(v, "last_step", "zeros") for v in variables]
 
-    def new_pass(self, model: keras.Model) -> Any:
+    def new_pass(self, model: keras.Model) -> TrainingPass:
         """The `TrainingPass` of a model, in blocks if `micro_batch` is given."""
         if self.micro_batch is None:
             return super().new_pass(model)
         return MicroBatches(model, self.micro_batch)
 
-    def expand(self, model_pass: Any) -> Expansion:
+    def expand(self, model_pass: Pass) -> Expansion:
         """The loss of the batch with its Jacobian, of what may move."""
         bounds.project(model_pass.variables)
         kind = expand if self.micro_batch is None else expand_blocks
         expansion = kind(model_pass, scale=model_pass.loss_scale)
         return bounds.restricted(expansion, model_pass.variables)
 
-    def parts(self, model_pass: Any, expansion: Expansion) -> Parts:
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
         """The solver that fits, and the radius or the damping as its control."""
         region = self._region_of(model_pass)
         rate = tf.cast(self.learning_rate, tf.float32)
@@ -181,7 +182,7 @@ class GaussNewton(ResidualMinimizer):
             control = TrustRegion(self.damping, region.radius, system, self.learning_rate)
         return Parts(expansion, system, direction, control, trial, ByConvergence(expansion))
 
-    def take(self, model_pass: Any, parts: Parts, outcome: Outcome) -> None:
+    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
         """Give the weights their new values; a warm start is told of the step."""
         # Replicas solve the same system each: on unlike devices, solutions differ by rounding.
         outcome = outcome._replace(values=replicas.first(outcome.values))

@@ -14,7 +14,7 @@ from keras_fwd.optimizers._kronecker.plane import Decayed, Given, OnPart, Plane
 from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.damping import Following, Steady
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.parts import Outcome, Parts
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
 from keras_fwd.optimizers._steps.search import ByReduction, Unjudged
 from keras_fwd.optimizers._steps.sub_batch import SubBatch
 from keras_fwd.optimizers._steps.trial import WholeBatch
@@ -164,7 +164,7 @@ class KFAC(KroneckerOptimizer):
 
     works_on_replicas = True
 
-    def parts(self, model_pass: Any, expansion: Expansion) -> Parts:
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
         """On the plane of direction and last step, or along the one step of a given rate."""
         # More damping where it is adapted, for it is to fall.
         natural = self._natural(model_pass, expansion, auto=3.0 if self.adaptive else 1.0)
@@ -194,7 +194,7 @@ class KFAC(KroneckerOptimizer):
         trial = OnPart(model_pass, expansion, part)
         return Parts(expansion, system, direction, control, trial, ByReduction(expansion))
 
-    def take(self, model_pass: Any, parts: Parts, outcome: Outcome) -> None:
+    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
         """New weights, their averages, and what the next step needs to know."""
         moved = nest.add_scaled(outcome.values, -1.0, parts.expansion.values)
         for variable, value in zip(self._last_step, moved, strict=True):

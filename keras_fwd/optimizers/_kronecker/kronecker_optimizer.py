@@ -18,7 +18,7 @@ from keras_fwd.optimizers._kronecker.block_report import BlockReport
 from keras_fwd.optimizers._kronecker.factors import METHODS, Factors
 from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.expansion import Expansion, expand
-from keras_fwd.optimizers._steps.parts import Values
+from keras_fwd.optimizers._steps.parts import Pass, Values
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.typing import Fisher, Inverse, LearningRate, Nest, Shared, Variable
 
@@ -155,7 +155,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
         """
         return BlockReport.of(model, inputs, self.shared)
 
-    def expand(self, model_pass: Any) -> Expansion:
+    def expand(self, model_pass: Pass) -> Expansion:
         """The loss of the batch and its gradient: products with the Jacobian are not needed."""
         return expand(model_pass, pushforwards=False, scale=model_pass.loss_scale)
 

@@ -8,7 +8,7 @@ from keras_fwd._linear_algebra.solution import Status
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.parts import Values
+from keras_fwd.optimizers._steps.parts import Pass, Values
 from keras_fwd.optimizers._steps.sub_batch import SubBatch
 from keras_fwd.optimizers._steps.trial import WholeBatch
 
@@ -194,7 +194,7 @@ class OnPart(WholeBatch):
         part: The `SubBatch`.
     """
 
-    def __init__(self, model_pass, expansion: Expansion, part: SubBatch) -> None:
+    def __init__(self, model_pass: Pass, expansion: Expansion, part: SubBatch) -> None:
         super().__init__(model_pass, expansion)
         self._part = part
 

@@ -1,7 +1,7 @@
 """The damped system of one batch for `GaussNewton`: which solver, and what it is made of."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -18,7 +18,7 @@ from keras_fwd.optimizers._least_squares.iterative_system import Seen, iterative
 from keras_fwd.optimizers._least_squares.options import SolverOptions
 from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.parts import Direction, System, Trial, Values
+from keras_fwd.optimizers._steps.parts import Direction, Pass, System, Trial, Values
 from keras_fwd.optimizers._steps.precision import widened
 from keras_fwd.optimizers._steps.sub_batch import SubBatch
 from keras_fwd.optimizers._steps.trust_region import Region
@@ -44,7 +44,7 @@ class Setting(NamedTuple):
 
 def batch_system(
     options: SolverOptions,
-    model_pass: Any,
+    model_pass: Pass,
     expansion: Expansion,
     trial: Trial,
     setting: Setting,

@@ -1,7 +1,7 @@
 """Steps of solutions: straight, or bent by the geodesic acceleration."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -13,9 +13,34 @@ from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.expansion import Expansion
 from keras_fwd.optimizers._steps.parts import Values
 from keras_fwd.optimizers._steps.precision import is_half
+from keras_fwd.typing import Nest
 
 #: A step is rejected where twice the acceleration is longer than this share of the velocity.
 LIMIT = 0.75
+
+
+class VectorSystem(Protocol):
+    """A system with a matrix, of vectors `[n]`."""
+
+    def solve(self, damping: tf.Tensor, gradient: tf.Tensor | None = None) -> Solution:
+        """The solution, for another right-hand side if there is one."""
+        ...
+
+    def length(self, vector: tf.Tensor) -> tf.Tensor:
+        """`‖D x‖`."""
+        ...
+
+    def bend(self, vector: tf.Tensor) -> tf.Tensor:
+        """`⟨x, C x⟩`."""
+        ...
+
+
+class Curve(Protocol):
+    """A pass that knows how its outputs bend."""
+
+    def second_derivative(self, values: Values, direction: Values) -> list[tf.Tensor]:
+        """Of the curvature leaves along a line through these weights."""
+        ...
 
 
 class Straight:
@@ -33,7 +58,7 @@ class Straight:
         expansion: Expansion,
         rate: tf.Tensor,
         predicted: Callable[[Values], tf.Tensor],
-        spec: Any = None,
+        spec: Nest | None = None,
     ) -> None:
         self._expansion = expansion
         self._rate = rate
@@ -70,7 +95,7 @@ def of_products(expansion: Expansion, curvature: LinearMap) -> Callable[[Values]
     return predicted
 
 
-def of_matrix(expansion: Expansion, system: Any) -> Callable[[Values], tf.Tensor]:
+def of_matrix(expansion: Expansion, system: VectorSystem) -> Callable[[Values], tf.Tensor]:
     """The same by the matrix of a system with `bend`, which all replicas have whole."""
 
     def predicted(step: Values) -> tf.Tensor:
@@ -107,9 +132,9 @@ class Geodesic(Straight):
         expansion: Expansion,
         rate: tf.Tensor,
         predicted: Callable[[Values], tf.Tensor],
-        spec: Any,
-        model_pass: Any,
-        system: Any,
+        spec: Nest,
+        model_pass: Curve,
+        system: VectorSystem,
         hessian: LinearMap,
     ) -> None:
         super().__init__(expansion, rate, predicted, spec)
@@ -131,7 +156,8 @@ class Geodesic(Straight):
         acceleration = self._expansion.free.vector(back)
         speed, bend = (self._system.length(nest.ravel(v)) for v in (step, acceleration))
         curve = nest.add_scaled(step, 0.5, acceleration)
-        return curve, ~(2 * bend <= LIMIT * speed)  # of NaN nothing is trusted
+        # Not the opposite comparison: of NaN nothing is trusted.
+        return curve, tf.logical_not(2 * bend <= LIMIT * speed)
 
 
 def check_geodesic(kinds, solver, leaves, micro_batch):

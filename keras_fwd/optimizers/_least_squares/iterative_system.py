@@ -16,7 +16,7 @@ from keras_fwd.optimizers._least_squares.preconditioners import (
 from keras_fwd.optimizers._least_squares.replicated_cg import KrylovSystem
 from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.parts import System, Trial, Values
+from keras_fwd.optimizers._steps.parts import Pass, System, Trial, Values
 
 
 class Seen(NamedTuple):
@@ -31,7 +31,7 @@ class Seen(NamedTuple):
         curvature: The `LinearMap` `C`, undamped; in several replicas, their sum is.
     """
 
-    model_pass: Any
+    model_pass: Pass
     leaves: list[tf.Tensor]
     wide: Expansion
     hessian: LinearMap
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 
 def iterative_system(
     options: SolverOptions,
-    model_pass: Any,
+    model_pass: Pass,
     expansion: Expansion,
     seen: Seen,
     trial: Trial,

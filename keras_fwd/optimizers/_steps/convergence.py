@@ -11,32 +11,13 @@ import tensorflow as tf
 
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import damping as control
+from keras_fwd.optimizers._steps.parts import Progress
 from keras_fwd.optimizers.step_report import StepReport, StepStatus
 
 #: The tolerances that stand for "as small as rounding allows", in machine epsilons.
 ROUNDINGS = 8.0
 #: What stands in a tolerance that is to follow from the dtype.
 FROM_DTYPE = -1.0
-
-
-class Progress(NamedTuple):
-    """What the trials of one step measured, float32 scalars.
-
-    Attributes:
-        reduction: Largest `|before − after| / |before|` of the loss over the trials.
-        predicted: Largest predicted reduction, relative in the same way.
-        ratio: Actual over predicted reduction of the last trial.
-        step: Largest norm of a trial's step, relative to that of the weights.
-        shortest: That of the last trial.
-        cosine: Largest cosine between the residual and its change along a step; see `cosine`.
-    """
-
-    reduction: Any
-    predicted: Any
-    ratio: Any
-    step: Any
-    shortest: Any
-    cosine: Any
 
 
 #: Before the first trial.

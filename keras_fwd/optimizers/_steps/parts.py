@@ -15,13 +15,60 @@ from typing import Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import tensorflow as tf
 
-from keras_fwd.optimizers._steps.convergence import Progress
+from keras_fwd._models.training_pass import Recorder
 from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.typing import Nest
 
 #: Tensors like the trainable weights, one each.
 Values: TypeAlias = list[tf.Tensor]
 #: What a control goes on with from trial to trial: scalars by the names of its variables.
 State: TypeAlias = dict[str, tf.Tensor]
+
+
+class Weight(Protocol):
+    """A variable that a step moves: a `keras.Variable`, or what stands for one.
+
+    Attributes:
+        value: Its tensor.
+        shape: Of it.
+        path: Its name.
+    """
+
+    value: tf.Tensor
+    shape: tf.TensorShape
+    path: str
+
+    def assign(self, value: tf.Tensor) -> object:
+        """Give it another value."""
+        ...
+
+
+class Pass(Protocol):
+    """A batch, and the loss on it as a function of the weights.
+
+    Attributes:
+        variables: The weights.
+        batch: `(x, y, sample_weight)`, or what stands for it.
+        outputs: What the model returned in the last call, a nest.
+        recorder: The updates of the last call.
+        loss_is_of_outputs: Whether the weights enter the loss through the outputs only.
+        loss_scale: What the loss is multiplied with on its way back, a scalar, or None.
+    """
+
+    variables: list[Weight]
+    batch: tuple[Nest, ...]
+    outputs: Nest
+    recorder: Recorder
+    loss_is_of_outputs: bool
+    loss_scale: tf.Tensor | None
+
+    def __call__(self, values: Values) -> dict[str, Nest]:
+        """`{"loss": scalar, "outputs": [curvature leaves]}` at these values of the weights."""
+        ...
+
+    def loss_of_leaves(self, leaves: list[tf.Tensor]) -> tf.Tensor:
+        """The loss as a function of the curvature leaves, at fixed weights."""
+        ...
 
 
 class Solved(Protocol):
@@ -140,6 +187,26 @@ class Trial(Protocol[S_in]):
     def beyond(self, solution: S_in) -> tf.Tensor:
         """What that leaves out of the loss of the batch, after the step of a solution."""
         ...
+
+
+class Progress(NamedTuple):
+    """What the trials of one step measured, float32 scalars.
+
+    Attributes:
+        reduction: Largest `|before − after| / |before|` of the loss over the trials.
+        predicted: Largest predicted reduction, relative in the same way.
+        ratio: Actual over predicted reduction of the last trial.
+        step: Largest norm of a trial's step, relative to that of the weights.
+        shortest: That of the last trial.
+        cosine: Largest cosine between the residual and its change along a step; see `convergence.cosine`.
+    """
+
+    reduction: tf.Tensor
+    predicted: tf.Tensor
+    ratio: tf.Tensor
+    step: tf.Tensor
+    shortest: tf.Tensor
+    cosine: tf.Tensor
 
 
 class Outcome(NamedTuple):

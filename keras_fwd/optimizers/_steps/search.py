@@ -8,9 +8,8 @@ from keras_fwd._linear_algebra.solution import Status
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import convergence, replicas
 from keras_fwd.optimizers._steps import damping as control
-from keras_fwd.optimizers._steps.convergence import Progress
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.parts import Outcome, Parts, Values
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Progress, Values
 
 
 class ByReduction:
@@ -62,7 +61,7 @@ class ByConvergence(ByReduction):
 
     def start(self) -> Progress | tuple[()]:
         """Before the first trial."""
-        return convergence.Progress(*map(tf.constant, convergence.UNTRIED))
+        return Progress(*map(tf.constant, convergence.UNTRIED))
 
     def slope(self, step: Values) -> tuple[tf.Tensor, ...]:
         """`⟨g, s⟩`."""

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import bounds
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.parts import Solved, Values
+from keras_fwd.optimizers._steps.parts import Pass, Solved, Values
 
 
 class WholeBatch:
@@ -16,7 +16,7 @@ class WholeBatch:
         expansion: Its `Expansion`.
     """
 
-    def __init__(self, model_pass, expansion: Expansion) -> None:
+    def __init__(self, model_pass: Pass, expansion: Expansion) -> None:
         self._pass = model_pass
         self._expansion = expansion
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.report_cases import made_up_report
 
-from keras_fwd.sensitivity._page import html_page, page_data, page_grids
+from keras_fwd.sensitivity._page import html_page, page_data
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -155,7 +155,7 @@ def test_numbers_that_are_not_defined_are_null():
 def test_large_images_are_averaged_over_blocks():
     report = made_up_report(130 * 90, 1, sample=2, inputs=((130, 90),))
     shape = dataclasses.replace(report.inputs[0], shape=(130, 90, 1))
-    grid = page_grids.input_grids(report, shape, 1, np.asarray)
+    grid = page_data.input_grids(report, shape, 1, np.asarray)
     assert (grid["height"], grid["width"], grid["block"]) == (44, 30, 3)
     rms = report.measures["rms"].value.reshape(130, 90)
     got = np.reshape(grid["grids"]["rms"], (44, 30))
