@@ -198,7 +198,7 @@ class Progress(NamedTuple):
         ratio: Actual over predicted reduction of the last trial.
         step: Largest norm of a trial's step, relative to that of the weights.
         shortest: That of the last trial.
-        cosine: Largest cosine between the residual and its change along a step; see `convergence.cosine`.
+        cosine: Largest cosine between the residual and its change along a step.
     """
 
     reduction: tf.Tensor
