@@ -143,7 +143,7 @@ def import_violations(module, is_face, imported, lazy):
         return
     target = house_module(imported)
     path = MODULES.get(target)
-    if path is None or (path.endswith("__init__.py") and target != module.rpartition(".")[0]):
+    if path is None or path.endswith("__init__.py"):
         yield f"imports {imported}: import the module that defines it"
     elif here is not None and place(target) is not None and place(target) > here:
         yield f"imports {imported}: {target} does not come before {module} in the order"
