@@ -60,6 +60,7 @@ class WeightRows:
         """The Jacobian: at each leaf of the outputs, `[batch, …out, …weight]` for each weight."""
 
         def examples_at(indices):
+            # Rows past the end are cut off later; here they must only be readable.
             indices = tf.minimum(indices, self._batch - 1)
             return [tf.gather(leaf, indices) for leaf in self._leaves]
 

@@ -82,6 +82,7 @@ def cg(
         rr = nest.squared_norm(r)
         z, new_rz = conditioned(r, rr)
         vectors = nest.add_scaled(x, alpha, p), r, nest.add_scaled(z, new_rz / rz, p), new_rz
+        # Along p the slope of φ is −⟨r, z⟩ and α its minimum, so it falls by half of their product.
         return vectors, rr, alpha * rz / 2, ending
 
     rr = start if x0 is None else nest.squared_norm(r)
@@ -103,6 +104,7 @@ def _started(A, b, x0):
         return nest.map_live(tf.zeros_like, b), b, zero
     Ax = A._mv(x0)
     slope, curvature = nest.dots([(b, x0), (x0, Ax)])
+    # Zero where φ has no minimum along x0, or x0 is zero.
     factor = tf.where(curvature > 0, tf.math.divide_no_nan(slope, curvature), 0)
     return nest.scale(factor, x0), nest.add_scaled(b, -factor, Ax), -factor * slope / 2
 
@@ -148,6 +150,7 @@ def range_space_cg(
 
     def squared(rho):
         u = J._mv(J._transpose_mv(rho))
+        # It is ‖Jᵀ ρ‖², which rounding may make negative near the solution.
         return u, tf.maximum(nest.dot(rho, u), 0.0)
 
     def step(i, y, rho, pi, q, rr):

@@ -29,6 +29,7 @@ class DerivativeLayer(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
+        # Else Keras would cast the inputs to the default policy before the layer sees them.
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
         self.supports_masking = True  # as far as the layer does, which speaks for itself

@@ -41,6 +41,7 @@ def second_moment(rows, diagonal=False):
     if diagonal:
         return tf.reduce_sum(rows**2, axis=0)
     if rows.shape[1] == 1:
+        # One group: a plain product is faster than a batch of one.
         flat = tf.squeeze(rows, 1)
         return tf.linalg.matmul(flat, flat, transpose_a=True)[None]
     rows = tf.transpose(rows, [1, 0, 2])
@@ -80,6 +81,7 @@ def _rounding(factor):
 def _floor(factor):
     """Least damping that a factor can be inverted with, `[b]`."""
     trace = mean_eigenvalue(factor) * factor.shape[-1]
+    # Of a factor of zeros nothing is known: its inverse becomes the identity.
     return tf.where(trace > 0, _rounding(factor) * trace, tf.ones_like(trace))
 
 
@@ -105,6 +107,7 @@ def damped_inverse(factor, damping):
     diagonal = tf.linalg.diag_part(factor) + damping[:, None]
     root = tf.linalg.cholesky(tf.linalg.set_diag(factor, diagonal))
     unit = tf.eye(factor.shape[-1], batch_shape=[factor.shape[0]], dtype=factor.dtype)
+    # F⁻¹ = L⁻ᵀ L⁻¹: as a product with its own transpose it stays symmetric.
     inverse = tf.linalg.triangular_solve(root, unit)
     return tf.linalg.matmul(inverse, inverse, transpose_a=True)
 

@@ -140,12 +140,14 @@ class Run:
             rows = slice(start, start + self._size)
             x = nest.pack(batch.x, [leaf[rows] for leaf in nest.flatten(batch.x)])
             part = places[rows], None if labels is None else labels[rows]
+            # TensorFlow computes these values while NumPy still sums up those before.
             background(self._sum_up, x, self._values(x), *part)
 
     def _sum_up(self, x, values, places, labels):
         features, y, d, index = values
         finite = np.isfinite(features).all(axis=1) & np.isfinite(y).all(axis=1)
         finite &= np.isfinite(d).all(axis=(1, 2))
+        # Tells whether two reports saw the same examples, whose differences are then paired.
         self._digest = zlib.crc32(np.ascontiguousarray(features), self._digest)
         if not finite.all():
             self._count_bad(features, finite)
@@ -181,6 +183,7 @@ class Run:
             np.concatenate([features, *indicators], axis=1),
             y,
             np.concatenate([d, *differences], axis=1),
+            # Derivatives have no index of their own: theirs is bounded by the Poincaré constant.
             np.concatenate([np.zeros_like(d), *indices], axis=1),
         )
 

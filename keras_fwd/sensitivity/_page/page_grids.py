@@ -38,6 +38,7 @@ def input_grids(report, shape, outputs, rounded, slices=()):
     block = max(math.ceil(height / most), math.ceil(width / most))
     cells = 3 * math.ceil(height / block) * math.ceil(width / block)
     kept = max(1, min(outputs, NUMBERS // cells))
+    # Outputs are dropped before channels are, and channels are put together before the page grows.
     pooled = channels > 1 and cells * channels * kept > NUMBERS
     inside = slice(shape.start, shape.start + math.prod(shape.shape))
 
