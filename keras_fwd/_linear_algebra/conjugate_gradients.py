@@ -59,6 +59,7 @@ def cg(
 
     Example:
 
+    >>> from keras_fwd._linear_algebra.solution import Status
     >>> from keras_fwd._spaces.linear_map import diagonal
     >>> solution = cg(diagonal(tf.constant([1.0, 4.0])), tf.constant([2.0, 4.0]))
     >>> solution.value.numpy().round(5), Status(int(solution.status)).name

@@ -189,22 +189,6 @@ def diagonal(entries):
     return LinearMap(mv, mv, spec, spec)
 
 
-def block_diagonal(blocks):
-    """The map on lists of vectors that applies one map to each entry.
-
-    >>> A = block_diagonal([2.0 * identity(tf.TensorSpec([1])), identity(tf.TensorSpec([2]))])
-    >>> A.to_dense().numpy().diagonal()
-    array([2., 1., 1.], dtype=float32)
-    """
-    blocks = list(blocks)
-    return LinearMap(
-        lambda xs: [block._mv(x) for block, x in zip(blocks, xs, strict=True)],
-        lambda ys: [block._transpose_mv(y) for block, y in zip(blocks, ys, strict=True)],
-        [block.in_spec for block in blocks],
-        [block.out_spec for block in blocks],
-    )
-
-
 def _check_same_space(operator, left, right):
     same = nest.paths(left) == nest.paths(right) and all(
         _compatible(a, b) for a, b in zip(nest.flatten(left), nest.flatten(right), strict=True)

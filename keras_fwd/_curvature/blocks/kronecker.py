@@ -15,9 +15,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_fwd._spaces import nest
-from keras_fwd._spaces.linear_map import LinearMap
-
 #: A factor is never inverted with less damping than this many roundings of its trace, for the
 #: factorization of a singular one would fail.
 ROUNDING = 16.0
@@ -177,19 +174,3 @@ def solve_eigen(left, x, right, damping):
     if left.basis is not None:
         x = tf.linalg.matmul(left.basis, x)
     return x
-
-
-def kronecker(left, right):
-    """`X ↦ L X R` as a symmetric `LinearMap` on `[b, n, m]`.
-
-    >>> L, R = tf.constant([[[2.0]]]), tf.constant([[[1.0, 0.0], [0.0, 3.0]]])
-    >>> kronecker(L, R)(tf.constant([[[1.0, 1.0]]])).numpy()
-    array([[[2., 6.]]], dtype=float32)
-    """
-
-    def product(x):
-        return sandwich(left, x, right)
-
-    shape = [left.shape[0], left.shape[1], right.shape[1]]
-    spec = nest.spec(tf.TensorSpec(shape, left.dtype))
-    return LinearMap(product, product, spec, spec)
