@@ -15,13 +15,13 @@ class NestSystem:
         self._system, self._spec = system, spec
 
     def solve(self, damping, gradient=None):
-        """As that of the system."""
+        """`Solution` of `(C + damping · D²) x = g`, or of another gradient, its value a nest."""
         vector = None if gradient is None else nest.ravel(gradient)
         solution = self._system.solve(damping, vector)
         return solution._replace(value=nest.unravel(solution.value, self._spec))
 
     def length(self, vector):
-        """As `DampedSpectrum.length`."""
+        """`‖D x‖`, the length that a trust region bounds."""
         return self._system.length(nest.ravel(vector))
 
     def bend(self, vector):

@@ -23,7 +23,7 @@ def pull(call, function, sources, cotangents, primals=None):
         function: Of the sources, or of `primals` if the sources are variables it reads.
         sources: List of tensors, or of variables.
         cotangents: List like the floating-point outputs.
-        primals: See `function`.
+        primals: Nest of tensors, the argument of `function` where the sources are variables.
     """
     forward = Forward(call, functional.Point(sources, function, primals), persistent=False)
     return forward.pull(cotangents, strict=False)

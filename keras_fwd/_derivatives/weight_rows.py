@@ -15,8 +15,8 @@ class WeightRows:
     not mix them is the same on each example as a batch of one, where nothing is summed.
 
     Args:
-        fn: As in `jacobian`.
-        primals: As in `jacobian`.
+        fn: Function, layer or model that does not mix examples.
+        primals: Nest of tensors with the batch on axis 0.
         wrt: `"weights"` or a list of variables.
         batch: The number of examples, a number or a scalar tensor.
 

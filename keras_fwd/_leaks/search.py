@@ -43,7 +43,7 @@ class Place:
     Attributes:
         layer: The layer, or the scopes around the op.
         op: Its type, or the name of a function that leaks as a whole.
-        kind: As in `Leak`.
+        kind: What breaks: `"missing"`, `"severed"` and so on, the words of `Leak.kind`.
         hidden: Whether not even the first derivative is right in TensorFlow.
         words: How a declared rule differs from the derivative.
     """

@@ -148,7 +148,15 @@ def step_length(rz, curvature, alone):
 
 
 class Loop:
-    """The loop of conjugate gradients; for the arguments see `cg`."""
+    """The loop of conjugate gradients, whatever space its vectors live in.
+
+    Args:
+        tolerance: Relative residual to stop at.
+        max_iterations: Bound on the iterations.
+        progress_tolerance: Share of `φ` by which it must fall an iteration, or None.
+        objective: Function of a solution, a scalar, that chooses among the iterates kept, or None
+            for the last.
+    """
 
     def __init__(self, tolerance, max_iterations, progress_tolerance, objective):
         self._tolerance, self._most = tolerance, max_iterations

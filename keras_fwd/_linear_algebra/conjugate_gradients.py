@@ -131,10 +131,11 @@ def range_space_cg(
         H: Symmetric `LinearMap` on the outputs.
         c: Vector of outputs.
         damping: `λ`.
-        tolerance: As in `cg`.
-        max_iterations: As in `cg`.
-        progress_tolerance: As in `cg`.
-        objective: As in `cg`, a function of weights; what is kept are vectors of outputs.
+        tolerance: Relative residual to stop at.
+        max_iterations: Bound on the iterations.
+        progress_tolerance: Share of `φ` by which it must fall an iteration, or None.
+        objective: Function of weights, a scalar, that chooses among the iterates, or None; what is
+            kept are vectors of outputs.
 
     Returns:
         `Solution`, its value in the space of the weights.
@@ -177,10 +178,10 @@ class ConjugateGradient:
     Args:
         curvature: `C`, a `LinearMap`.
         gradient: `g`.
-        tolerance: As in `cg`.
-        max_iterations: As in `cg`.
+        tolerance: Relative residual to stop at.
+        max_iterations: Bound on the iterations.
         preconditioner: Function of the damping: a `LinearMap` near `(C + damping · I)⁻¹`; or None.
-        **options: Of `cg`.
+        **options: The start, the test of progress and the objective of `cg`.
     """
 
     def __init__(

@@ -79,7 +79,7 @@ def normal_equations(matrix, gradient, scale=None):
     Args:
         matrix: `C`, `[n, n]`.
         gradient: `g`, `[n]`.
-        scale: As in `dense_least_squares`.
+        scale: `D`, `[n]`, not negative; zeros count as ones. None for ones.
     """
     dtype, gradient = gradient.dtype, _double(gradient)
     scale = _positive(scale, gradient)

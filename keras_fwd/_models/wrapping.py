@@ -14,6 +14,7 @@ from keras_fwd.typing import Function, Nest
 def options(layer, training=None, mask=None):
     """The arguments, besides its inputs, that a layer is to be called with."""
     accepted = inspect.signature(layer.call).parameters
+    # Keras hands a list of None on where no input has a mask.
     if all(part is None for part in nest.flatten(mask)):
         mask = None
     arguments = {"training": training, "mask": mask}

@@ -131,6 +131,8 @@ class LinearMap:
         Cost: `min(shape)` products.
         """
         rows, columns = self.shape
+        # From the smaller side, which takes fewer products; of a batch of unknown size from the
+        # other.
         if columns is not None and (rows is None or columns <= rows):
             return tf.transpose(map_basis(self._mv, self.in_spec, chunk_size))
         if rows is None:

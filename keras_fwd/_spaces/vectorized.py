@@ -74,6 +74,7 @@ class RowMap:
         """
         chunk = chunk_size or max(1, MEMORY_BUDGET // max(1, self._row_bytes))
         if tf.is_tensor(count):
+            # A batch may be empty, but a chunk must have a row.
             chunk = tf.minimum(chunk, tf.maximum(count, 1))
         elif chunk >= count:
             return self(rows_at(tf.range(count)))

@@ -88,6 +88,7 @@ def call_sealed(layer, inputs, given):
         scopes.append(scope)
         return outputs
 
+    # As arguments, for a gradient by the weights must find them.
     values = [tf.convert_to_tensor(w.value) for w in weights]
     # By this name `find_leaks` knows that what is inside is right.
     with tf.name_scope(search.SEAL):

@@ -74,6 +74,7 @@ class Contractive(JacobianNorm):
             z += tf.cast(tf.convert_to_tensor(layer.bias), z.dtype)
         # The activation acts entry by entry: along ones its JVP is the slope in each.
         _, slopes = double_gradient.jvp(layer.activation, z, tf.ones_like(z))
+        # Squares of half precision overflow beyond 255.
         wide = tf.float64 if z.dtype == tf.float64 else tf.float32
         squares = tf.square(tf.cast(slopes, wide))
         of_columns = tf.reduce_sum(tf.square(tf.cast(kernel, wide)), axis=0)

@@ -77,6 +77,7 @@ class Run:
         """A first pass, where values of discrete features or labels of slices are needed."""
         for batch in self._stream:
             self._begin(batch)
+            # One batch makes the plan; the others are read for values and labels alone.
             if not self.plan.discrete and self._slices is None:
                 break
             leaves = [np.asarray(leaf) for leaf in nest.flatten(batch.x)]
@@ -92,6 +93,7 @@ class Run:
             self.plan = self.analysis.plan(batch, self._stream.frame_columns)
             self._stream.columns.update(self.plan.columns)
             for discrete in self.plan.discrete:
+                # A plan outlives a data set: one analysis may make many reports.
                 discrete.counts.clear()
         shapes = [tuple(leaf.shape[1:]) for leaf in nest.flatten(batch.x)]
         if self._shapes not in (None, shapes):
@@ -114,6 +116,7 @@ class Run:
         labels = [] if self._slices is None else self._slices.finish()
         features, outputs = plan.features(), len(plan.model.names_of_outputs())
         outputs = outputs if plan.model.chosen is None else len(plan.model.chosen)
+        # Raises for names of a wrong number, before the long pass and not after it.
         plan.outputs()
         if not features:
             raise ConfigurationError(

@@ -151,7 +151,7 @@ def find(model, x):
 
 
 def declared(call, where, discrete, one_hot):
-    """The discrete features that the user names; see `find`.
+    """The discrete features that the user names, beside those that the model shows by itself.
 
     Args:
         call: Name of the public call.
