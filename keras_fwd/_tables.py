@@ -52,6 +52,7 @@ def text_table(columns, rows, wide=()):
         table.add_column(name, overflow="fold", ratio=3 if name in wide else None)
     for row in cells:
         table.add_row(*row)
+    # A fixed width and no colors: the same text in a terminal, a file and a notebook.
     console = rich.console.Console(width=120, no_color=True)
     with console.capture() as capture:
         console.print(table)

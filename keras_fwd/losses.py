@@ -30,6 +30,7 @@ def cauchy(y_true: TensorLike, y_pred: TensorLike, scale: float = 1.0) -> Tensor
     """
     outputs: Any = keras.ops.convert_to_tensor(y_pred)
     targets: Any = keras.ops.cast(y_true, outputs.dtype)
+    # Small residuals keep their digits, which 1 + r² would swallow.
     logarithms: Any = keras.ops.log1p(((targets - outputs) / scale) ** 2)
     return keras.ops.mean(scale**2 / 2 * logarithms, axis=-1)
 

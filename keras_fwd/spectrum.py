@@ -209,6 +209,7 @@ def trace(A: LinearMap, probes: int = 16, seed: int = 0) -> Estimate:
         tf.range(probes),
         fn_output_signature=tf.float64,
     )
+    # Of the mean; `reduce_variance` divides by n and not by n − 1.
     variance = tf.math.reduce_variance(values) / (probes - 1)
     return Estimate(tf.reduce_mean(values), tf.sqrt(variance))
 
@@ -256,6 +257,7 @@ def spectral_density(A: LinearMap, iterations: int = 40, probes: int = 8, seed: 
         key = random_key(seed, probe)
         T = tridiagonalize(A, min(iterations, size), _signs(size, dtype, key), key)
         values, vectors, _ = _eigh(T)
+        # The weights of Gauss' quadrature: z is the first vector of the basis.
         return values, tf.square(vectors[0]) / probes
 
     signature = (tf.float64, tf.float64)

@@ -78,6 +78,7 @@ def check_jvp(
         if k > 1:  # by a reverse pass through what the last order gave
             w = nest.random_like(expected, [seed, 2])
             pull = run(lambda x, f=function, w=w: double_gradient.vjp(f, x, w)[1])
+            # ⟨(J u)'ᵀ w, u⟩ is the second derivative along u, seen by w.
             found = nest.dot(pull(primals), direction)
             name, scale = f"order {k}, by a vjp of a jvp", float(nest.norm(w))
             wanted = nest.dot(w, expected)
@@ -150,7 +151,8 @@ def check_linear_map(A: LinearMap, tolerance: float | None = None, seed: int = 0
 
     Example:
 
-    >>> _, J = double_gradient.linearize(tf.sin, tf.zeros([3], tf.float64))
+    >>> import keras_fwd
+    >>> _, J = keras_fwd.linearize(tf.sin, tf.zeros([3], tf.float64))
     >>> check_linear_map(J)
     0.0
     """

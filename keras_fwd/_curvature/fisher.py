@@ -69,6 +69,7 @@ class Cotangents:
                 zeros[place] = self._roots[place](tf.broadcast_to(unit, tf.shape(leaf)))
                 return statistics(zeros)
 
+            # Outside of the loop, for the first one shows the structure of the sums.
             first = at(0) if total is None else tf.nest.map_structure(tf.add, total, at(0))
             _, total = tf.while_loop(
                 lambda k, _, count=count: k < count,
@@ -88,6 +89,8 @@ class Cotangents:
     def _root_of_count(self, loss, gradient):
         if getattr(loss, "reduction", None) == "sum":
             return tf.ones([], gradient.dtype)
+        # The loss is a mean over n terms, and 1/n stands in each gradient: in the outer products √n
+        # leaves the 1/n of a mean.
         terms = self._shares * tf.reduce_prod(tf.shape(gradient)[:-1])
         return tf.sqrt(tf.cast(terms, gradient.dtype))
 
@@ -137,6 +140,7 @@ def _dense_root(leaf, hessian):
         unit = tf.reshape(tf.one_hot(k, size, dtype=leaf.dtype), [1, *leaf.shape[1:]])
         return tf.reshape(hessian(tf.broadcast_to(unit, shape)), [-1, size])
 
+    # One product for column k of every example's matrix: examples do not mix in the loss.
     columns = tf.map_fn(column, tf.range(size), fn_output_signature=leaf.dtype)
     matrix = tf.transpose(columns, [1, 0, 2])
     values, basis = tf.linalg.eigh((matrix + tf.linalg.matrix_transpose(matrix)) / 2)

@@ -59,6 +59,7 @@ def gauss_newton(
     """
     place = at_outputs("gauss_newton", fn, loss, primals, wrt)
     for leaf, one, output in zip(place.leaves, place.losses, place.output_leaves, strict=True):
+        # Asked only for what it refuses: losses without curvature.
         loss_hessian.loss_kind(one, model_losses.is_logits(leaf, output, one))
     total = place.total(place.losses, nest.flatten(targets))
     return place.pulled_back(loss_hessian.loss_hessian(total, place.leaves))

@@ -53,6 +53,7 @@ class Likelihood:
         self.loss = self._plain(loss)
 
     def _plain(self, loss):
+        # The others have no labels that could be smoothed.
         if self.kind not in ("categorical", "Bernoulli"):
             return loss
         binary = self.kind == "Bernoulli"
@@ -103,6 +104,7 @@ class Likelihood:
         # has no kernel for `stateless_categorical`.
         log = tf.nn.log_softmax(self._leaf) if self._at_logits else tf.math.log(mean)
         uniform = random.stateless_uniform(shape, seed, dtype=dtype)
+        # A draw of 0 would make an infinite logarithm.
         gumbel = -tf.math.log(-tf.math.log(tf.maximum(uniform, dtype.as_numpy_dtype(1e-7))))
         return tf.one_hot(tf.argmax(log + gumbel, axis=-1), shape[-1], dtype=dtype)
 

@@ -125,6 +125,7 @@ def hessian_root(kind, leaf, hessian, columns):
         the Hessian's own products.
     """
     if kind in _DIAGONAL:
+        # One product with ones is the whole diagonal.
         root = tf.sqrt(tf.maximum(hessian(tf.ones_like(leaf)), 0.0))
         return tf.cast(root, columns.dtype)[..., None] * columns
     # H = c (diag(p) − p pᵀ) = SᵀS with S = √c (diag(√p) − √p pᵀ). One probe e at the likeliest

@@ -103,6 +103,7 @@ class _Call:
         def run(*sources):
             with graph.forbidden(f"custom_jvp: {self.function.name}", sources):
                 outputs = functional.as_tensors(self.function.name, self._evaluate(sources))
+            # `tf.custom_gradient` hands on a flat list; the structure is taken out by the side.
             made.append(outputs)
             self.out_spec = nest.spec(outputs)
 
@@ -157,6 +158,8 @@ class _Call:
         outputs = functional.as_tensors(f"the rule of {name}", outputs)
         floating = [y if nest.is_differentiable(y.dtype) else None for y in nest.flatten(outputs)]
         where = f"outputs of the rule of {name}"
+        # Outputs are checked although nobody uses them: a rule of another function would go
+        # unnoticed.
         given.match("custom_jvp", where, nest.pack(outputs, floating), self.out_spec)
         where = f"output_tangents of the rule of {name}"
         return nest.live(given.match("custom_jvp", where, pushed, self.out_spec))
@@ -203,6 +206,7 @@ class _Call:
         pulled = passes.pull(
             self.function.name, lambda t: self.push(sources, t), anywhere, list(cotangents)
         )
+        # Asked of the graph: a rule that multiplies tangents with each other pulls back zeros here.
         if not tf.executing_eagerly() and any(flow.between(anywhere, pulled)):
             raise StructureError(
                 f"custom_jvp: the rule of {self.function.name} must be linear in the tangents. "

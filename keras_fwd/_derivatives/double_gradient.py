@@ -142,6 +142,7 @@ def vjp(
     point = functional.resolve("vjp", fn, primals, wrt)
     fuse = _check_by_tracing("vjp", fn, point, reverse=1)
     forward = passes.Forward("vjp", point, persistent=False, fuse=fuse)
+    # Not before the pass, which shows what the outputs are.
     cotangents = given.match("vjp", "cotangents", cotangents, nest.spec(forward.outputs))
     return forward.outputs, forward.pull(cotangents)
 
@@ -166,6 +167,7 @@ def _check_by_tracing(call, fn, point, reverse=2):
     def derivative(here):
         forward = passes.Forward(call, here, persistent=False)
         if reverse == 1:
+            # Any values do: it is the graph that is looked at.
             forward.gradient([tf.ones_like(target) for target in forward.targets])
         else:
             zeros = [tf.zeros_like(source) for source in forward.sources]
@@ -173,5 +175,7 @@ def _check_by_tracing(call, fn, point, reverse=2):
         return forward.fuse
 
     if tf.executing_eagerly():
+        # In a graph the passes are looked at as they are built; an eager pass leaves nothing to
+        # look at.
         return tracing.trace_once(call, fn, point, reverse, derivative)
     return None

@@ -77,7 +77,9 @@ def squared_norm_estimates(jacobians, num_probes, seed):
     """
 
     def estimate(probe):
+        # A key for each probe, and one u for each example: estimates are independent in both axes.
         u = jacobians.random(tf.stack([tf.cast(seed, tf.int32), probe]))
+        # u has length 1 and not √d.
         return jacobians.size * _squares(jacobians.apply(u))
 
     return tf.map_fn(estimate, tf.range(num_probes), fn_output_signature=tf.float64)
@@ -121,6 +123,7 @@ def frobenius_norms(jacobians, num_probes, seed):
     squares = squared_norm_estimates(jacobians, num_probes, seed)
     mean = tf.reduce_mean(squares, axis=0)
     variance = tf.math.reduce_variance(squares, axis=0) / (num_probes - 1)
+    # No NaN for an example whose Jacobian is zero.
     bias = tf.math.divide_no_nan(variance, 8 * mean**2)
     return tf.sqrt(mean) * (1 + bias), tf.math.divide_no_nan(variance, 4 * mean)
 
@@ -152,11 +155,13 @@ def spectral_norms(jacobians, seed):
         new = tf.sqrt(_squares(image))
         v = join(jacobians.small.T(image), jacobians.dtype)
         v = tf.math.divide_no_nan(v, tf.norm(v, axis=1, keepdims=True))
+        # tf.while_loop wants its state to keep its static shapes.
         new, v = tf.ensure_shape(new, sigma.shape), tf.ensure_shape(v, start.shape)
         return iteration + 1, v, new, tf.abs(new - sigma)
 
     start = jacobians.random([seed, 0])
     ones = tf.ones([jacobians.batch], tf.float64)
+    # The first step outside of the loop, which is entered only with a change to compare.
     state = step(0, start, 0 * ones, ones)
     return tf.while_loop(proceed, step, state)[2]
 
@@ -170,6 +175,7 @@ def carriers(tensors, spec):
 def check_batch(inside, outside):
     """Raise `StructureError` unless inputs and outputs have the same batch on axis 0."""
     leaves = [*nest.live(inside), *nest.live(outside)]
+    # 0 stands for a scalar: it has no batch axis.
     sizes = {leaf.shape[0] if leaf.shape.rank else 0 for leaf in leaves} - {None}
     if len(sizes) > 1 or 0 in sizes:
         raise StructureError(

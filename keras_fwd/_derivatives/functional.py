@@ -58,6 +58,7 @@ def converted(fn):
     """The user's function, rewritten by AutoGraph where a graph is built."""
     if tf.executing_eagerly() or is_layer(fn) or not callable(fn):
         return fn
+    # In the state that tf.function is in, so that `autograph=False` of the user holds here too.
     autograph = tf.__internal__.autograph
     return autograph.tf_convert(fn, autograph.control_status_ctx())
 

@@ -61,6 +61,7 @@ def fwd_gradients(
     dummies = [tf.zeros_like(y) for y in targets]
     scan.check_forward("fwd_gradients", sources, targets, nested=False)
     pulled = [nest.densify(g) for g in _gradients(targets, sources, dummies)]
+    # An `x` that no `y` depends on has no part in the pullback, and its tangent none in the result.
     tangents = [t for t, g in zip(tangents, pulled, strict=True) if g is not None]
     pulled = [g for g in pulled if g is not None]
     if not pulled:

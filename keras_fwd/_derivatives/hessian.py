@@ -41,6 +41,7 @@ def hessian(fn: Function, primals: Nest, wrt: WithRespectTo = "inputs") -> Linea
         function = (lambda _: point.call(None)) if point.variables else point.call
         value, pull = double_gradient.pullback(function, inputs, variables, call="hessian")
         _check_scalar(value)
+        # Without integer leaves, where a gradient is None: this function must return tensors.
         return nest.live(pull(nest.map_live(tf.ones_like, value)))
 
     _, pull = double_gradient.pullback(gradient, primals, variables, call="hessian")

@@ -88,6 +88,7 @@ def _per_example_by_inputs(J, primals, outputs, mode, chunk_size):
     batch = _batch_size(primals, outputs)
     out_spec, in_spec = _without_batch(J.out_spec), _without_batch(J.in_spec)
     if _forward_is_cheaper(mode, out_spec, in_spec):
+        # One basis vector in all examples at once gives a column of each: they do not mix.
         columns = map_basis(_spread(J.mv, batch), in_spec, chunk_size, _ravel_examples)
         matrix = tf.transpose(columns, [1, 2, 0])  # from [in, batch, out]
     else:

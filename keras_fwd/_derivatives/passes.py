@@ -23,7 +23,7 @@ def pull(call, function, sources, cotangents, primals=None):
         function: Of the sources, or of `primals` if the sources are variables it reads.
         sources: List of tensors, or of variables.
         cotangents: List like the floating-point outputs.
-        primals: See `function`.
+        primals: Nest of tensors, the argument of `function` where the sources are variables.
     """
     forward = Forward(call, functional.Point(sources, function, primals), persistent=False)
     return forward.pull(cotangents, strict=False)
@@ -46,6 +46,7 @@ def unchecked(function, sources, primals, dummy=tf.ones_like):
         inner.watch(sources)
         outputs = function(primals)
     targets = [y for y in nest.flatten(outputs) if nest.is_differentiable(y.dtype)]
+    # Made outside of the outer tape, which then records nothing but what reads them.
     dummies = [dummy(target) for target in targets]
     outer = tf.GradientTape(persistent=True, watch_accessed_variables=False)
     with outer:
@@ -60,6 +61,7 @@ def unchecked(function, sources, primals, dummy=tf.ones_like):
     return outputs, dummies, pulled, push
 
 
+# Of each thread: replicas are traced side by side, and what another one runs is not nested in this.
 class _Depth(threading.local):
     forward_passes = 0  # that are running, one inside the other
 
@@ -83,6 +85,8 @@ class Forward:
             ]
         self.sources = [s for s, live in zip(sources, self.live, strict=True) if live]
         self.tape = tf.GradientTape(persistent=persistent, watch_accessed_variables=False)
+        # Noted before anything is traced: what stands in the graph already is not part of this
+        # pass.
         since = (None, 0) if tf.executing_eagerly() else scan.here()
         _depth.forward_passes += 1
         try:
@@ -187,6 +191,7 @@ class Pullback:
     @sealing.in_context
     def push(self, tangents):
         """J tangents as a nest like the outputs, zeros where an output depends on no source."""
+        # What no output depends on is not in `pulled`, and its tangent moves nothing.
         tangents = [t for t, depends in zip(tangents, self.depends, strict=True) if depends]
         try:
             pushed = self.tape.gradient(self.pulled, self.dummies, output_gradients=tangents)

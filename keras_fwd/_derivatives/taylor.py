@@ -118,6 +118,7 @@ def laplacian(fn: Function, primals: Nest, chunk_size: int | None = None) -> Nes
 
     def traces(function, sources):
         def part(start):
+            # The last chunk may run past the end, where `one_hot` is zero and adds nothing.
             basis = tf.one_hot(start + tf.range(chunk), count, dtype=dtype)
 
             def shifted(t):
@@ -159,6 +160,7 @@ def _along(call, line, dtype, order):
             y = line(t)
             return [tf.cast(nest.dot(v, _live(y)), dtype)], y
         (values, y), pull = pullback(lambda t: chain(k - 1, t, v), t, call=call)
+        # Of φ⁽ᵏ⁻¹⁾ alone; None leaves the lower ones out, whose derivatives are known already.
         last = pull(([*[None] * (k - 1), one], _nothing(y)))
         return [*values, last + _anchor(t, v)], y
 
@@ -168,6 +170,7 @@ def _along(call, line, dtype, order):
     spec, dummies = _dummies(call, line, zero)
     (_, y), pull = pullback(lambda v: chain(order, zero, v), dummies, call=call)
     none = [None] * order
+    # φ⁽ᵏ⁾ = ⟨v, f⁽ᵏ⁾⟩, so its gradient by v is f⁽ᵏ⁾.
     pulled = [pull(([*none[:k], one, *none[k:]], _nothing(y))) for k in range(1, order + 1)]
     return [y, *(_like(spec, leaves) for leaves in pulled)]
 
@@ -191,6 +194,7 @@ def _trace(call, shifted, zero):
 
 def _summed(part, count, chunk):
     """The sum of `part(start)` over the chunks of `range(count)`."""
+    # The first chunk outside of the loop: it shows the structure of the state.
     total = part(0)
     if chunk < count:
         leaves = tf.while_loop(

@@ -29,6 +29,7 @@ def trace_once(call, fn, point, passes, derivative):
     """
     specs = [tf.TensorSpec(s.shape, s.dtype) for s in nest.flatten(point.sources)]
     variables = nest.flatten(point.sources) if point.variables else []
+    # Variables by identity: the same shapes may stand for others, with other leaks on the way.
     signature = (passes, str(specs), *map(id, variables))
     try:
         known = _seen.setdefault(fn, {})

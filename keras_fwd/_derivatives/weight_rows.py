@@ -15,8 +15,8 @@ class WeightRows:
     not mix them is the same on each example as a batch of one, where nothing is summed.
 
     Args:
-        fn: As in `jacobian`.
-        primals: As in `jacobian`.
+        fn: Function, layer or model that does not mix examples.
+        primals: Nest of tensors with the batch on axis 0.
         wrt: `"weights"` or a list of variables.
         batch: The number of examples, a number or a scalar tensor.
 
@@ -60,6 +60,7 @@ class WeightRows:
         """The Jacobian: at each leaf of the outputs, `[batch, …out, …weight]` for each weight."""
 
         def examples_at(indices):
+            # Rows past the end are cut off later; here they must only be readable.
             indices = tf.minimum(indices, self._batch - 1)
             return [tf.gather(leaf, indices) for leaf in self._leaves]
 

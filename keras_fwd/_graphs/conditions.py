@@ -44,10 +44,12 @@ class Scope:
             return self.arguments[name]
         node = self._by_name.get(name)
         if node is not None and node.type == "Identity":
+            # A condition is handed on through Identity ops, which all hold one value.
             return self.key(node.inputs[0])
         if node is not None and node.type in graphs.CALLS:
             (body,) = graphs.bodies_of(node, self.functions)
             return self.into(node, body).key(body.results[index])
+        # With the path of calls: a function that is called twice may hold two values.
         return self.path, name, index
 
     def into(self, node, body):

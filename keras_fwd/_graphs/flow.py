@@ -58,6 +58,7 @@ class Flow:
             if not hit or self._stops(node):
                 continue
             if node.type in WRITES and 1 in hit:
+                # Whoever reads the variable later reads this value.
                 reached.add(node.inputs[0])
             if node.type in graphs.BODIES:
                 outputs = self._through(node, hit, Flow._body_forward)
@@ -160,6 +161,7 @@ class Flow:
                 current = grown
         if node.type not in graphs.BRANCHES:
             return set().union(*(step(flow, body, indices) for flow, body in bodies))
+        # The condition changes every result, but no derivative goes through it.
         choice = set() if self._derivative else {0}
         if backward:
             return choice | {i + 1 for flow, body in bodies for i in step(flow, body, indices)}
@@ -244,6 +246,7 @@ def dependence(sources, targets):
         everything = graphs.nodes_since(graph)
         scope = conditions.Scope(everything, _functions(graph, everything))
         seen = set()
+        # A path counts if it is there for one choice: that is a run which the program may take.
         for taken in conditions.choices(scope):
             flow = Flow(scope.functions, taken=taken, scope=scope)
             for node, hit in flow.path(nodes, seeds, wanted):
@@ -256,8 +259,10 @@ def _reached_in(graph, sources, derivative, first=0):
     """The nodes of a graph that may matter, and the endpoints through which sources enter it."""
     inside = [s for s in sources if graphs.is_symbolic(s) and s.graph is graph]
     if len(inside) == len(sources):
+        # What is older than a source cannot depend on it.
         first = min(graphs.position(graph, t) for t in inside)
         return graphs.nodes_since(graph, first), {_endpoint(t) for t in inside}
+    # A graph captures a variable by its handle.
     handles = {id(s.handle) for s in sources if isinstance(s, tf.Variable)}
     seeds, outer_flows = {_endpoint(t) for t in inside}, {}
     for outer, name in graphs.captures(graph):
@@ -269,6 +274,7 @@ def _reached_in(graph, sources, derivative, first=0):
             nodes, entered = _reached_in(outer.graph, sources, derivative)
             flow = _flow(outer.graph, nodes, derivative)
             outer_flows[outer.graph] = flow.forward(nodes, entered)
+        # A source may have become something else outside, before this graph captured it.
         reached = outer_flows[outer.graph]
         if _endpoint(outer) in reached or (outer.op.name, None) in reached:
             seeds.add((name, 0))

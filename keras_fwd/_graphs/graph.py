@@ -117,6 +117,8 @@ def _parse(definition):
     by_name = {node.name: node for node in definition.node_def}
     ordered, done = [], set()
     for root in definition.node_def:
+        # By a stack, for a body of thousands of nodes in a row is too deep for recursion. A
+        # definition lists its nodes in any order.
         stack = [(root.name, False)]
         while stack:
             name, expanded = stack.pop()
@@ -137,6 +139,7 @@ def _parse(definition):
 
 
 def _node_of(definition):
+    # `^name` orders two nodes and hands over no value.
     inputs = tuple(_endpoint(source) for source in definition.input if not source.startswith("^"))
     return Node(definition.name, definition.op, inputs, functools.partial(_attr, definition))
 
@@ -147,6 +150,7 @@ def _attr(definition, name):
     value = definition.attr[name]
     kind = value.WhichOneof("value")
     if kind == "list":
+        # The only lists that are asked for are those of the branches of a Case.
         return list(value.list.func)
     found = getattr(value, kind)
     return found.decode() if isinstance(found, bytes) else found

@@ -75,6 +75,7 @@ def stand_in(rules, active):
     entries = {} if _registry is None else _registry._registry
     for op_type in rules.keys() & entries.keys():
         _own[op_type] = entries[op_type]
+        # The entry itself is replaced and not its function: tapes look the entry up at each op.
         either = _either(rules[op_type], _own[op_type]["type"], active)
         entries[op_type] = {**_own[op_type], "type": either}
 

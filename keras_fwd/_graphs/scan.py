@@ -74,6 +74,8 @@ def check_forward(call, sources, targets, nested, since=(None, 0)):
             kind = "opaque" if node.type in OPAQUE else "hidden"
             raise leak(call, kind, node.type, node.name)
         if is_frozen(node):
+            # Right for a first derivative, so it is not raised yet: the outputs carry it, see
+            # `fuse`.
             later = leak(call, "frozen", node.type, node.name)
             if nested:
                 raise later

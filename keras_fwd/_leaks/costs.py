@@ -24,6 +24,7 @@ def run_once(fn, function, primals):
     paths = {id(layer): layer.path or layer.name for layer in nested_layers.inside(fn)}
 
     def recording(layer, args, options, call):
+        # Only calls of one argument can be made again as a function of it.
         if id(layer) in paths and len(args) == 1:
             calls.append((paths[id(layer)], layer, args[0], options))
         return call()
@@ -73,6 +74,7 @@ def _ratio(layer, inputs, options):
         for side, seconds in zip(sides, times, strict=True):
             start = time.perf_counter()
             for leaf in nest.flatten(side(inputs)):
+                # Waits until it is computed.
                 np.asarray(leaf)
             seconds.append(time.perf_counter() - start)
     forward, both = (statistics.median(seconds[1:]) for seconds in times)  # the first one traces

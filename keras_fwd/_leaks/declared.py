@@ -122,6 +122,7 @@ def _experiment(rule):
         a, b = random(1), random(2)
         both = [None if p is None else tf.add(p, q) for p, q in zip(a, b, strict=True)]
         tests = {"a": a, "b": b, "a + b": both, "0": scaled(a, 0.0)}
+        # Clipping shows in the large one, a threshold in the small one.
         tests |= {"large": scaled(a, 1e3), "small": scaled(a, 1e-3)}
         fetches = {name: pulled(c) for name, c in tests.items()}
         given = [c for c in a if c is not None]
@@ -173,14 +174,17 @@ def _values(rule, fetches, wrapped, leaves):
 
 def _some_value(graph, name):
     tensor = graph.get_tensor_by_name(f"{name}:0")
+    # Of a batch of unknown size two examples are enough to see how a rule acts.
     shape = [2 if n is None else n for n in tensor.shape]
     if tensor.dtype.is_floating:
         return tf.cast(tf.random.stateless_normal(shape, [3, len(name)]), tensor.dtype)
+    # A valid index into whatever there is.
     return tf.zeros(shape, tensor.dtype)
 
 
 def _judge(values, reads, tolerance):
     found, finite = values["a"], np.isfinite(values["a"])
+    # At these values nothing can be said.
     if not finite.any():
         return None
 

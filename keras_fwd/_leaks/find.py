@@ -61,6 +61,7 @@ def find_leaks(
         [given.to_tensor("find_leaks", "inputs", leaf) for leaf in nest.flatten(primals)],
     )
     function = (lambda x: fn(x, training=training)) if layer else fn
+    # First of all: data that do not fit are named before anything is traced.
     calls = costs.run_once(fn, function, primals)
     variables = [functional.unwrap(v) for v in getattr(fn, "trainable_variables", [])]
     marks = LayerMarks(fn)

@@ -43,7 +43,7 @@ class Place:
     Attributes:
         layer: The layer, or the scopes around the op.
         op: Its type, or the name of a function that leaks as a whole.
-        kind: As in `Leak`.
+        kind: What breaks: `"missing"`, `"severed"` and so on, the words of `Leak.kind`.
         hidden: Whether not even the first derivative is right in TensorFlow.
         words: How a declared rule differs from the derivative.
     """
@@ -180,6 +180,7 @@ class _Trace:
             if node.type in registry.added and not self._right(node.name):
                 kind = "missing"
             elif flow.is_step(node):
+                # A step of the cotangent is no linear function of it.
                 kind = "dependent"
             if kind:
                 self._add(node.name, node.type, kind)
@@ -193,6 +194,7 @@ class _Trace:
         except _REFUSED:  # at an op that is listed
             return
         first = {node.name for node, _ in flow.between(dummies, pulled)}
+        # Nodes of the pullback read the dummy by right.
         later = (node for node, _ in flow.dependence(dummies, pushed) if node.name not in first)
         for node in later:
             self._add(node.name, node.type, "dependent")
@@ -237,6 +239,7 @@ def _passing_on(op_types):
     """Inside, these op types have a gradient: one that reads its cotangents, no more."""
     entries = getattr(registry._registry, "_registry", {})
     before = {op_type: entries.get(op_type) for op_type in op_types}
+    # As the registry itself keeps them; `location` says where a gradient was registered.
     entries.update({op_type: {"type": _pass_on, "location": None} for op_type in op_types})
     try:
         yield
@@ -248,6 +251,7 @@ def _passing_on(op_types):
 
 
 def _pass_on(op, *cotangents):
+    # Any function of all the cotangents does: its value is never looked at.
     total = tf.add_n([tf.cast(tf.reduce_sum(c), tf.float64) for c in cotangents if _live(c)])
     return [tf.zeros_like(x) + tf.cast(total, x.dtype) if _live(x) else None for x in op.inputs]
 

@@ -26,6 +26,7 @@ def verify(function, primals):
         moved = [next(xs) if nest.is_differentiable(x.dtype) else x for x in leaves]
         return [y for y in nest.flatten(function(nest.pack(primals, moved))) if _moves(y)]
 
+    # Where rounding, ε over the step, and the error of a central difference, its square, are equal.
     step = np.finfo(floating[0].dtype.as_numpy_dtype).eps ** (1 / 3)
     up, down = (
         at([x + sign * step * u for x, u in zip(floating, direction, strict=True)])

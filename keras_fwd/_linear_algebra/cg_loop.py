@@ -69,6 +69,7 @@ class Iterates:
             found = value(nest.map_live(lambda slots: tf.gather(slots, slot), kept))
             loss = objective(found)
             worst = tf.constant(float("inf"), loss.dtype)
+            # One that is not finite loses against any other.
             return found, tf.where(tf.math.is_finite(loss), loss, worst)
 
         def body(slot, best, least, _):
@@ -123,6 +124,7 @@ class Progress:
 
     def after(self, i, fall, past):
         """The state after iteration `i`, from 1, in which `φ` fell; and whether to stop."""
+        # The state is a ring: the value after iteration i stands at i modulo its size.
         phi = tf.gather(past, (i - 1) % self._size) - fall
         past = tf.where(tf.equal(tf.range(self._size), i % self._size), phi, past)
         k = tf.maximum(SPAN, -(-i // SHARE))
@@ -146,7 +148,15 @@ def step_length(rz, curvature, alone):
 
 
 class Loop:
-    """The loop of conjugate gradients; for the arguments see `cg`."""
+    """The loop of conjugate gradients, whatever space its vectors live in.
+
+    Args:
+        tolerance: Relative residual to stop at.
+        max_iterations: Bound on the iterations.
+        progress_tolerance: Share of `φ` by which it must fall an iteration, or None.
+        objective: Function of a solution, a scalar, that chooses among the iterates kept, or None
+            for the last.
+    """
 
     def __init__(self, tolerance, max_iterations, progress_tolerance, objective):
         self._tolerance, self._most = tolerance, max_iterations
@@ -174,11 +184,15 @@ class Loop:
             if self._progress is not None:
                 past, stop = self._progress.after(i + 1, fall, past)
                 ending = tf.where(good & stop, int(Status.LITTLE_PROGRESS), ending)
+            # Last, for it outranks little progress.
             ending = tf.where(good & (new_rr <= target), int(Status.CONVERGED), ending)
             if self._iterates is not None:
                 kept = self._iterates.after(i + 1, vectors[0], kept)
+            # A step along a bad direction has not been made: the residual is the one before it.
             return i + 1, vectors, tf.where(good, new_rr, rr), ending, past, kept
 
+        # From zero (rr is start) one step is made even if the tolerance is 1: a solution of zero
+        # would be no direction.
         solved = (start <= 0) | (rr < start) & (rr <= target)
         status = tf.where(solved, int(Status.CONVERGED), RUNNING)
         status = tf.where(tf.math.is_finite(start), status, int(Status.NOT_FINITE))

@@ -59,6 +59,7 @@ def cg(
 
     Example:
 
+    >>> from keras_fwd._linear_algebra.solution import Status
     >>> from keras_fwd._spaces.linear_map import diagonal
     >>> solution = cg(diagonal(tf.constant([1.0, 4.0])), tf.constant([2.0, 4.0]))
     >>> solution.value.numpy().round(5), Status(int(solution.status)).name
@@ -82,6 +83,7 @@ def cg(
         rr = nest.squared_norm(r)
         z, new_rz = conditioned(r, rr)
         vectors = nest.add_scaled(x, alpha, p), r, nest.add_scaled(z, new_rz / rz, p), new_rz
+        # Along p the slope of φ is −⟨r, z⟩ and α its minimum, so it falls by half of their product.
         return vectors, rr, alpha * rz / 2, ending
 
     rr = start if x0 is None else nest.squared_norm(r)
@@ -103,6 +105,7 @@ def _started(A, b, x0):
         return nest.map_live(tf.zeros_like, b), b, zero
     Ax = A._mv(x0)
     slope, curvature = nest.dots([(b, x0), (x0, Ax)])
+    # Zero where φ has no minimum along x0, or x0 is zero.
     factor = tf.where(curvature > 0, tf.math.divide_no_nan(slope, curvature), 0)
     return nest.scale(factor, x0), nest.add_scaled(b, -factor, Ax), -factor * slope / 2
 
@@ -128,10 +131,11 @@ def range_space_cg(
         H: Symmetric `LinearMap` on the outputs.
         c: Vector of outputs.
         damping: `λ`.
-        tolerance: As in `cg`.
-        max_iterations: As in `cg`.
-        progress_tolerance: As in `cg`.
-        objective: As in `cg`, a function of weights; what is kept are vectors of outputs.
+        tolerance: Relative residual to stop at.
+        max_iterations: Bound on the iterations.
+        progress_tolerance: Share of `φ` by which it must fall an iteration, or None.
+        objective: Function of weights, a scalar, that chooses among the iterates, or None; what is
+            kept are vectors of outputs.
 
     Returns:
         `Solution`, its value in the space of the weights.
@@ -148,6 +152,7 @@ def range_space_cg(
 
     def squared(rho):
         u = J._mv(J._transpose_mv(rho))
+        # It is ‖Jᵀ ρ‖², which rounding may make negative near the solution.
         return u, tf.maximum(nest.dot(rho, u), 0.0)
 
     def step(i, y, rho, pi, q, rr):
@@ -173,10 +178,10 @@ class ConjugateGradient:
     Args:
         curvature: `C`, a `LinearMap`.
         gradient: `g`.
-        tolerance: As in `cg`.
-        max_iterations: As in `cg`.
+        tolerance: Relative residual to stop at.
+        max_iterations: Bound on the iterations.
         preconditioner: Function of the damping: a `LinearMap` near `(C + damping · I)⁻¹`; or None.
-        **options: Of `cg`.
+        **options: The start, the test of progress and the objective of `cg`.
     """
 
     def __init__(

@@ -65,6 +65,7 @@ class DampedSpectrum:
             product = tf.linalg.matvec(matrix, value) + tf.cast(damping, value.dtype) * value
             left = tf.linalg.matvec(self._vectors, right - product, transpose_a=True)
             correction = tf.linalg.matvec(self._vectors, self._shares(left, damping))
+            # A share of 0 is to leave out a correction that is NaN.
             value += tf.math.multiply_no_nan(correction, share)
         return direct_solution(tf.cast(value / self._scale, self._dtype))
 
@@ -85,9 +86,12 @@ class DampedSpectrum:
     def within(self, radius):
         """The least damping with `‖D x‖` at most the radius, to a thousandth of it; float64."""
         radius = tf.cast(radius, self.values.dtype)
+        # Enough in any case: ‖D x‖ is at most ‖slopes‖ over the damping.
         most = tf.math.divide_no_nan(tf.norm(self._slopes), radius)
         powers = tf.linspace(tf.constant(0.0, most.dtype), tf.ones_like(most), GRID)
         grid = most * 10.0 ** (-DECADES * powers)
+        # A second grid between two neighbors of the first: no iteration whose length depends on the
+        # data.
         grid = tf.gather(grid, self._last_inside(grid, radius)) * 10.0 ** (
             -DECADES / (GRID - 1) * powers
         )
@@ -95,6 +99,7 @@ class DampedSpectrum:
         upper, lower = (tf.gather(grid, last + i) for i in (0, 1))
         shorter, longer = tf.unstack(self._lengths(tf.stack([upper, lower])), num=2)
         share = tf.clip_by_value(tf.math.divide_no_nan(radius - shorter, longer - shorter), 0, 1)
+        # Linear in the logarithm of the damping.
         between = upper * tf.math.divide_no_nan(lower, upper) ** share
         free = self._bounded & (self._lengths(tf.zeros([1], most.dtype))[0] <= radius)
         return tf.where(free, tf.zeros_like(most), between)
@@ -114,6 +119,7 @@ class DampedSpectrum:
             bounded &= tf.reduce_all(values >= -rounding(values, self._dtype))
         if loose is not None:
             unseen = tf.where(self.values <= self._least, loose, tf.zeros_like(loose))
+            # What of the gradient rounding turns out of the range of C stays below that.
             visible = np.sqrt(np.finfo(self._dtype.as_numpy_dtype).eps)
             bounded &= tf.norm(unseen) <= visible * tf.norm(loose)
         return bounded

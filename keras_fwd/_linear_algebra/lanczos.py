@@ -118,6 +118,7 @@ def _outside(V, w):
 
 def _elsewhere(V, key, j):
     """A random unit vector orthogonal to the rows of `V`."""
+    # Not the key itself, which drew the start.
     key = tf.random.experimental.stateless_fold_in(key, j + 1)
     w = _outside(V, tf.random.stateless_normal(V.shape[1:], key, dtype=V.dtype))
     return w / tf.norm(w)

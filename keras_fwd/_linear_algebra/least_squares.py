@@ -45,6 +45,7 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
     unused = tf.equal(diagonal, 0) & tf.equal(r, 0)
     gram = tf.linalg.set_diag(gram, tf.where(unused, tf.ones_like(diagonal), diagonal))
     values, vectors = _eigh(gram)
+    # The least damped eigenvalue then has six right digits at least.
     noise = 1e6 * rounding(values)
     harmless = tf.reduce_min(values) + tf.cast(damping, values.dtype) > noise
     # What single precision tells from zero is far above what squaring loses in double precision.
@@ -57,8 +58,10 @@ def dense_least_squares(rows, residual, curvature_diagonal, gradient_rest, scale
 
     def from_triangle():
         Q, R = tf.linalg.qr(tf.concat([A / scale, tf.linalg.diag(tf.sqrt(h))], axis=0))
+        # Below b there are zeros, beside the rows of √diag(h).
         right = tf.linalg.matvec(Q[: tf.shape(A)[0]], b, transpose_a=True)
         finite = tf.reduce_all(tf.math.is_finite(R))
+        # Kernels of svd raise, or never end, on NaN.
         roots, U, V = tf.linalg.svd(tf.where(finite, R, tf.zeros_like(R)))
         roots = tf.where(finite, roots, _nan(roots.dtype))
         rooted = tf.linalg.matvec(U, right, transpose_a=True)
@@ -76,7 +79,7 @@ def normal_equations(matrix, gradient, scale=None):
     Args:
         matrix: `C`, `[n, n]`.
         gradient: `g`, `[n]`.
-        scale: As in `dense_least_squares`.
+        scale: `D`, `[n]`, not negative; zeros count as ones. None for ones.
     """
     dtype, gradient = gradient.dtype, _double(gradient)
     scale = _positive(scale, gradient)
@@ -147,6 +150,7 @@ class DualLeastSquares:
 
             def worthwhile(i, value, left, norm, before):
                 del value, left
+                # Until corrections no longer halve what is left: then it is rounding.
                 return tf.equal(i, 0) | ((i < _CORRECTIONS) & (norm > target) & (2 * norm < before))
 
             whole = left_by(tf.zeros_like(rest))

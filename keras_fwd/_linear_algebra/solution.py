@@ -58,4 +58,5 @@ def direct_solution(value):
 def rounding(values, dtype=None):
     """What counts as zero beside the largest of some values, that are known to a dtype's digits."""
     epsilon = np.finfo((dtype or values.dtype).as_numpy_dtype).eps
+    # The usual bound, as in NumPy's `matrix_rank`.
     return tf.cast(tf.size(values), values.dtype) * epsilon * tf.reduce_max(tf.abs(values))

@@ -61,13 +61,13 @@ def first_examples(call, data, count, whole=False):
 
     Args:
         call: Name of the public call, for messages.
-        data: As in `raw_batches`.
+        data: One of the forms in `ACCEPTED`.
         count: How many examples at most.
-        whole: As in `raw_batches`.
+        whole: Return a tuple `(x, y)` or `(x, y, sample_weight)` of the data instead.
 
     Raises:
-        ConfigurationError: As `raw_batches`, or a value is not finite.
-        StructureError: As `raw_batches`.
+        ConfigurationError: `data` has no such form, holds no example, or a value is not finite.
+        StructureError: An entry is no dense array, or lengths differ.
     """
     read = list(raw_batches(call, data, count, count, whole))
     arrays = tf.nest.map_structure(lambda *parts: np.concatenate(parts), *read)
@@ -99,6 +99,7 @@ def conform(call, model, x):
     """
     declared = getattr(model, "inputs", None)
     if not declared:
+        # Not the compute dtype: with mixed precision the layers cast for themselves.
         return tf.nest.map_structure(lambda leaf: _cast(leaf, model.variable_dtype), x)
     if isinstance(x, dict):
         x, declared = _select(call, model, x, declared)
@@ -165,6 +166,7 @@ def _array(call, leaf):
         return given.to_tensor(call, "data", leaf)  # raises, and says what to do
     if tf.is_tensor(leaf):
         return leaf
+    # A list of numbers too: in `fit` a list means several inputs.
     if not hasattr(leaf, "__array__"):
         raise ConfigurationError(
             f"{call}: `data` must be {ACCEPTED}. Received: {type(leaf).__name__}."

@@ -16,6 +16,7 @@ def input_stems(model, x):
         return [str(key) for key in sorted(x)]
     declared = [tensor.name for tensor in getattr(model, "inputs", None) or []]
     leaves = nest.flatten(x)
+    # A name that Keras made up says nothing, and changes from model to model.
     if len(declared) == len(leaves) and not any(map(_AUTOMATIC.fullmatch, declared)):
         return declared
     return [f"x{path}" for path in nest.paths(x)]

@@ -41,6 +41,7 @@ def around_calls(around):
     def replaced(self, *args, **options):
         return around(self, args, options, lambda: own(self, *args, **options))
 
+    # Python looks `__call__` up in the class, so no instance can be wrapped by itself.
     keras.Layer.__call__ = replaced
     try:
         yield
@@ -65,6 +66,7 @@ class LayerMarks:
 
     def __init__(self, fn):
         own = [fn] if isinstance(fn, keras.Layer) else []
+        # Each once, for shared layers are met several times.
         self._layers = list({id(x): x for x in [*own, *inside(fn)]}.values())
 
     def marking(self, function):

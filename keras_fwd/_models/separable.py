@@ -60,6 +60,7 @@ def first_unknown(layer):
 def _is_apart(layer):
     if not (type(layer) in _APART or _is_functional(layer)) or getattr(layer, "stateful", False):
         return False
+    # One mask is drawn for the batch: examples taken one by one would get others.
     if any(getattr(layer, name, 0) for name in ("rate", "dropout", "recurrent_dropout")):
         return False
     if isinstance(layer, _L.Concatenate | _L.Softmax) and not _spares_the_batch(layer.axis):

@@ -83,6 +83,8 @@ class TrainingPass:
         with Recorder(self.variables, values) as recorder:
             outputs = self._run()
             loss = self._loss(outputs)
+            # Only of Keras' own `compute_loss` it is known what it reads; losses that layers add
+            # need not go through the outputs.
             stock = type(self.model).compute_loss is keras.Model.compute_loss
             self.loss_is_of_outputs = stock and not self.model.losses
         self.outputs, self.recorder = outputs, recorder

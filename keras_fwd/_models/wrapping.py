@@ -14,6 +14,7 @@ from keras_fwd.typing import Function, Nest
 def options(layer, training=None, mask=None):
     """The arguments, besides its inputs, that a layer is to be called with."""
     accepted = inspect.signature(layer.call).parameters
+    # Keras hands a list of None on where no input has a mask.
     if all(part is None for part in nest.flatten(mask)):
         mask = None
     arguments = {"training": training, "mask": mask}
@@ -29,6 +30,7 @@ class DerivativeLayer(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
+        # Else Keras would cast the inputs to the default policy before the layer sees them.
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
         self.supports_masking = True  # as far as the layer does, which speaks for itself

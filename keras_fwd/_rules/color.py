@@ -31,6 +31,7 @@ def adjust_saturation(op, cotangent):
     hue, saturation, value = tf.unstack(hsv, axis=-1)
     factor = tf.cast(scale, saturation.dtype)
     scaled = saturation * factor
+    # Where the op clips, neither saturation nor factor moves anything.
     free = tf.cast((scaled > 0) & (scaled < 1), scaled.dtype)
     adjusted = tf.stack([hue, tf.clip_by_value(scaled, 0.0, 1.0), value], axis=-1)
     by_hue, by_saturation, by_value = tf.unstack(_pull_to_hsv(adjusted, cotangent), axis=-1)

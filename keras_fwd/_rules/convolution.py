@@ -168,6 +168,7 @@ class _Groups:
         """Whether TensorFlow's backward kernels for depthwise convolution do the same."""
         height, width = (1, 2) if self.axis == 3 else (2, 3)
         strides = self.attrs["strides"]
+        # They take one stride for both axes.
         return self.static[1][2] == 1 and strides[height] == strides[width]
 
     def _by_channel(self):

@@ -60,6 +60,7 @@ class _Axis:
     def at(cls, pixels, start, end, points):
         last = tf.cast(pixels - 1, start.dtype)
         steps = tf.range(tf.cast(points, start.dtype))
+        # A single point lies in the middle of the box.
         share = tf.where(
             points > 1, steps / tf.cast(tf.maximum(points - 1, 1), start.dtype), steps + 0.5
         )

@@ -17,6 +17,7 @@ _OURS = ("tensorflow.python.", "keras_fwd.")
 
 def checked(function):
     """The function; its backward rule raises `LeakError` when it ignores its cotangents."""
+    # TensorFlow's own rules and ours are tested; a look at each costs time in every trace.
     if (function.__module__ or "").startswith(_OURS):
         return function
 
@@ -54,6 +55,7 @@ def _is_zero(tensor):
     if not tensor.dtype.is_floating or tensor.op.type == "ZerosLike":
         return True
     if tensor.op.type in ("Fill", "BroadcastTo", "Identity", "Reshape", "Cast"):
+        # Fill takes its value second.
         return _is_zero(tensor.op.inputs[-1 if tensor.op.type == "Fill" else 0])
     value = tf.get_static_value(tensor)
     return value is not None and not value.any()

@@ -34,9 +34,11 @@ def fake_quantize(op, cotangent):
     if low.shape.rank:
         gradient = tf.raw_ops.FakeQuantWithMinMaxVarsPerChannelGradient
     inside = gradient(gradients=ones, inputs=x, min=low, max=high, **attrs)[0]
+    # Zero or one: constant almost everywhere, and its op has no gradient.
     inside = tf.stop_gradient(inside)
     above = tf.cast(x > (low + high) / 2, x.dtype)
     outside = cotangent * (1.0 - inside)
+    # Limits are for all of x, or one for each channel of the last axis.
     axes = list(range(len(x.shape) - len(low.shape)))
     return (
         cotangent * inside,

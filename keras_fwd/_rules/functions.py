@@ -58,6 +58,7 @@ def _variance(y, axes):
 
         def gradient(cotangent):
             centered = y - tf.reduce_mean(y, axes, keepdims=True)
+            # How many entries each variance is a mean of.
             count = tf.cast(tf.size(y), y.dtype) / tf.cast(tf.size(value), y.dtype)
             return centered * (2.0 * cotangent / count)
 
@@ -84,6 +85,7 @@ def hypot(original):
     def _broadcast_hypot(x1, x2):
         def gradient(cotangent):
             sides = local([x1, x2])
+            # By the function itself, so that higher derivatives come through this rule again.
             ratio = tf.math.divide_no_nan(cotangent, _broadcast_hypot(*sides))
             return [ratio * side for side in sides]
 

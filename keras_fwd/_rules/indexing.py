@@ -72,6 +72,7 @@ def segment_gradient_by_rows(reduction):
 def tile(op, cotangent):
     """Rule for `Tile`."""
     own = registry.own_gradient("Tile")
+    # From a gather behind the op: TensorFlow's rule keeps it sparse.
     if isinstance(cotangent, tf.IndexedSlices):
         return own(op, cotangent)
     x, multiples = op.inputs
@@ -97,5 +98,6 @@ def _sum_copies(cotangent, x, multiples):
             shape += [merged, count]
             merged = 1
         merged = merged * size
+    # `shape` holds pairs of what is merged and of copies: every second axis is of copies.
     copies = range(1, 2 * (len(shape) // 2), 2)
     return tf.reduce_sum(tf.reshape(cotangent, [*shape, merged]), list(copies))

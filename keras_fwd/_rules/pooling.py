@@ -26,6 +26,7 @@ def fractional_max_gradient(op, cotangent):
     x, _, _, rows, columns = op.inputs
     overlapping = op.get_attr("overlapping")
     values, inside = _regions(x, rows, columns, overlapping)
+    # Places past the end of a smaller region must not win.
     lowest = tf.where(inside, values, values.dtype.min)
     chosen = tf.one_hot(tf.argmax(lowest, axis=-1), tf.shape(values)[-1], dtype=x.dtype)
     tangents, _ = _regions(cotangent, rows, columns, overlapping)
@@ -140,6 +141,7 @@ def _compiled(window, strides, before, shape, dtype):
 
     `before` is the padding at the start of each axis, or `None` for "SAME" and "VALID".
     """
+    # Only keys of the cache: one function for each is never traced twice.
     del shape, dtype
 
     def select(tangent, x, y):

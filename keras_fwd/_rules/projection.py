@@ -44,6 +44,7 @@ def projective_transform_function(op_type):
 
 def _pulled(op_type, images, transforms, cotangent, **attrs):
     def push(tangent, images, transforms, size):
+        # Outside, a tangent is zero whatever value the op fills in.
         extra = {"fill_value": 0.0} if op_type.endswith("V3") else {}
         return getattr(tf.raw_ops, op_type)(
             images=tangent, transforms=transforms, output_shape=size, **attrs, **extra
@@ -70,6 +71,7 @@ def _scatter(cotangent, shape, transforms, interpolation, fill_mode):
         valid = inside & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         weight = tf.cast(tf.where(valid, weight, 0.0), cotangent.dtype)
         index = (tf.range(batch)[:, None, None] * height + row) * width + column
+        # Somewhere that exists; the weight there is zero.
         index = tf.where(valid, index, 0)
         parts = tf.reshape(cotangent * weight[..., None], [-1, channels])
         index = tf.reshape(tf.broadcast_to(index, tf.shape(cotangent)[:3]), [-1])
@@ -84,6 +86,7 @@ def _sources(cotangent, transforms):
     x = tf.range(tf.cast(columns, tf.float32))[None, None, :]
     a = [entry[:, None, None] for entry in tf.unstack(transforms, 8, axis=-1)]
     k = a[6] * x + a[7] * y + 1.0
+    # Points at infinity: the op fills them.
     inside = tf.broadcast_to(k != 0.0, tf.shape(k))
     k = tf.where(inside, k, 1.0)
     return (a[0] * x + a[1] * y + a[2]) / k, (a[3] * x + a[4] * y + a[5]) / k, inside

@@ -125,6 +125,7 @@ def area(op, cotangent):
 
 def _shares(pixels, cells, align):
     """`[cells, pixels]`: the share of each cell that lies in each pixel, along one axis."""
+    # With aligned corners the last cells, not the edges, fall together, unless there is only one.
     corners = tf.cast(align, tf.int32) * tf.cast(cells > 1, tf.int32)
     scale = tf.cast(pixels - corners, tf.float32) / tf.cast(cells - corners, tf.float32)
     start = tf.range(tf.cast(cells, tf.float32))[:, None] * scale

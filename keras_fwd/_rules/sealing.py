@@ -1,9 +1,9 @@
 """The context in which derivatives are taken: what leaks in TensorFlow is right inside of it.
 
 Two things are put in place, for the threads inside alone, and taken away again: rules for ops that
-TensorFlow differentiates once but not twice (`rules.SEALED`), and functions in place of
+TensorFlow differentiates once but not twice (`table.SEALED`), and functions in place of
 compositions of which only the first derivative is right (`stand_ins.table`). Models, layers and
-TensorFlow stay as they were. Gradients of ops that have none (`rules.REGISTERED`) are added for
+TensorFlow stay as they were. Gradients of ops that have none (`table.REGISTERED`) are added for
 good when this module is imported.
 """
 
@@ -31,6 +31,7 @@ class Switch:
         self._undo = install  # until entered, nothing is there to be undone
         self._users = 0
         self._lock = threading.Lock()
+        # What is installed is seen by all threads; who has asked for it is known for each.
         self._here = threading.local()
 
     @property
@@ -73,6 +74,7 @@ def _install():
     undo_functions = stand_ins.stand_in(stand_ins.table(), lambda: _switch.active)
 
     def undo():
+        # In the opposite order, as with nested contexts.
         undo_functions()
         undo_rules()
 

@@ -43,6 +43,7 @@ def table():
     ]
     rows += [(sys.modules.get(name), attribute, make) for name, attribute, make in private]
     rows += [(arrays, "hypot", functions.hypot), (arrays, "inner", functions.inner)]
+    # What a release does not have has nothing to be mended.
     return [row for row in rows if hasattr(row[0], row[1])]
 
 
@@ -59,6 +60,7 @@ def stand_in(rows, active):
     return undo
 
 
+# Made once: what a replacement keeps, such as traces of nested functions, serves again.
 @functools.cache
 def _replacement(make, function):
     return make(function)

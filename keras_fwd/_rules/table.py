@@ -10,11 +10,6 @@ from keras_fwd._rules import (
     projection,
     resizing,
 )
-from keras_fwd._rules import convolution as contraction
-from keras_fwd._rules import elementwise as complex_values
-from keras_fwd._rules import indexing as sparse
-from keras_fwd._rules import indexing as tiling
-from keras_fwd._rules import pooling as windows
 
 #: Gradients that TensorFlow lacks: registered for good, for every tape.
 REGISTERED = {
@@ -37,12 +32,12 @@ REGISTERED = {
     "ResizeNearestNeighborGrad": resizing.nearest_gradient,
     "ScaleAndTranslateGrad": resizing.scale_and_translate_gradient,
     "SoftsignGrad": elementwise.softsign_gradient,
-    "SparseSegmentMeanGrad": sparse.segment_gradient("Mean"),
-    "SparseSegmentMeanGradV2": sparse.segment_gradient_by_rows("Mean"),
-    "SparseSegmentSqrtNGrad": sparse.segment_gradient("SqrtN"),
-    "SparseSegmentSqrtNGradV2": sparse.segment_gradient_by_rows("SqrtN"),
-    "SparseSegmentSumGrad": sparse.segment_gradient("Sum"),
-    "SparseSegmentSumGradV2": sparse.segment_gradient_by_rows("Sum"),
+    "SparseSegmentMeanGrad": indexing.segment_gradient("Mean"),
+    "SparseSegmentMeanGradV2": indexing.segment_gradient_by_rows("Mean"),
+    "SparseSegmentSqrtNGrad": indexing.segment_gradient("SqrtN"),
+    "SparseSegmentSqrtNGradV2": indexing.segment_gradient_by_rows("SqrtN"),
+    "SparseSegmentSumGrad": indexing.segment_gradient("Sum"),
+    "SparseSegmentSumGradV2": indexing.segment_gradient_by_rows("Sum"),
 }
 
 #: Rules that stand in for TensorFlow's while derivatives are taken.
@@ -60,14 +55,14 @@ SEALED = {
     "CumulativeLogsumexp": elementwise.cumulative_logsumexp,
     "EuclideanNorm": elementwise.euclidean_norm,
     # Their gradients are wrong under XLA, for complex numbers.
-    "Inv": complex_values.where_complex("Inv", complex_values.reciprocal),
-    "Reciprocal": complex_values.where_complex("Reciprocal", complex_values.reciprocal),
-    "Rsqrt": complex_values.where_complex("Rsqrt", complex_values.rsqrt),
-    "Sqrt": complex_values.where_complex("Sqrt", complex_values.sqrt),
+    "Inv": elementwise.where_complex("Inv", elementwise.reciprocal),
+    "Reciprocal": elementwise.where_complex("Reciprocal", elementwise.reciprocal),
+    "Rsqrt": elementwise.where_complex("Rsqrt", elementwise.rsqrt),
+    "Sqrt": elementwise.where_complex("Sqrt", elementwise.sqrt),
     # Slow in TensorFlow.
     "Conv2D": convolution.conv2d,
-    "Einsum": contraction.einsum,
-    "MaxPool": windows.max_pool("MaxPool"),
-    "MaxPool3D": windows.max_pool("MaxPool3D"),
-    "Tile": tiling.tile,
+    "Einsum": convolution.einsum,
+    "MaxPool": pooling.max_pool("MaxPool"),
+    "MaxPool3D": pooling.max_pool("MaxPool3D"),
+    "Tile": indexing.tile,
 }

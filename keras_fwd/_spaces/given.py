@@ -59,6 +59,8 @@ def _match_leaf(call, where, leaf, wanted):
             f"Expected {describe(wanted)}. Received: None."
         )
     if isinstance(leaf, (int, float)):
+        # A Python number has no dtype yet: `convert_to_tensor` would make it float32 in a float64
+        # space.
         leaf = tf.constant(leaf, wanted.dtype)
     tensor = to_tensor(call, where, leaf)
     if tensor.dtype != wanted.dtype or not wanted.shape.is_compatible_with(tensor.shape):

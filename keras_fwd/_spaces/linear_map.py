@@ -131,6 +131,8 @@ class LinearMap:
         Cost: `min(shape)` products.
         """
         rows, columns = self.shape
+        # From the smaller side, which takes fewer products; of a batch of unknown size from the
+        # other.
         if columns is not None and (rows is None or columns <= rows):
             return tf.transpose(map_basis(self._mv, self.in_spec, chunk_size))
         if rows is None:
@@ -187,22 +189,6 @@ def diagonal(entries):
 
     spec = nest.spec(entries)
     return LinearMap(mv, mv, spec, spec)
-
-
-def block_diagonal(blocks):
-    """The map on lists of vectors that applies one map to each entry.
-
-    >>> A = block_diagonal([2.0 * identity(tf.TensorSpec([1])), identity(tf.TensorSpec([2]))])
-    >>> A.to_dense().numpy().diagonal()
-    array([2., 1., 1.], dtype=float32)
-    """
-    blocks = list(blocks)
-    return LinearMap(
-        lambda xs: [block._mv(x) for block, x in zip(blocks, xs, strict=True)],
-        lambda ys: [block._transpose_mv(y) for block, y in zip(blocks, ys, strict=True)],
-        [block.in_spec for block in blocks],
-        [block.out_spec for block in blocks],
-    )
 
 
 def _check_same_space(operator, left, right):

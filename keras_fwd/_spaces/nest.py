@@ -104,6 +104,7 @@ def dots(pairs):
         dtype = accumulator_dtype(x)
         total = tf.zeros([], dtype)
         for a, b in zip(x, y, strict=True):
+            # One leaf after the other: the scheduler would otherwise form all the products at once.
             with tf.control_dependencies(last):
                 total += tf.reduce_sum(tf.cast(a, dtype) * tf.cast(b, dtype))
             last = [total]
@@ -121,6 +122,7 @@ def squared_norm(x):
     """⟨x, x⟩; one pass over each leaf, without the product in memory."""
     leaves = live(x)
     dtype = accumulator_dtype(leaves)
+    # `l2_loss` is half the sum of squares.
     terms = [2 * tf.nn.l2_loss(tf.cast(leaf, dtype)) for leaf in leaves]
     return functools.reduce(operator.add, terms, tf.zeros([], dtype))
 
@@ -140,6 +142,7 @@ def zeros_like(nest):
 def random_like(nest, seed):
     """A standard normal vector of the same space; `seed` is a pair of integers, as in tf.random."""
     leaves = flatten(nest)
+    # A key for each leaf: with one for all, leaves of one shape would get the same numbers.
     drawn = [
         None
         if leaf is None or not is_differentiable(leaf.dtype)
@@ -179,6 +182,7 @@ def ravel(x, dtype=None):
 
 def unravel(vector, spec_):
     """Inverse of `ravel`, for a spec (or nest of tensors) whose sizes are known at run time."""
+    # Static where they can be, so that what is made of the pieces keeps its static shape.
     shapes = [
         leaf.shape if leaf.shape.is_fully_defined() else tf.shape(leaf) for leaf in live(spec_)
     ]

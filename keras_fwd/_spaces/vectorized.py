@@ -39,6 +39,7 @@ class RowMap:
     """
 
     def __init__(self, function, row):
+        # Traced for one row, to see what it is made of; it is not run.
         traced = tf.function(function, autograph=False).get_concrete_function(row)
         graph = traced.graph.as_graph_def()
         ops = {node.op for body in (graph, *graph.library.function) for node in _nodes(body)}
@@ -57,6 +58,7 @@ class RowMap:
 
     def _map(self, rows):
         if self.vectorizes:
+            # Its warnings are of single ops that it runs in a loop, which is slow and not wrong.
             return tf.vectorized_map(self._function, rows, warn=False)
         return tf.map_fn(self._function, rows, fn_output_signature=self.dtypes)
 
@@ -72,6 +74,7 @@ class RowMap:
         """
         chunk = chunk_size or max(1, MEMORY_BUDGET // max(1, self._row_bytes))
         if tf.is_tensor(count):
+            # A batch may be empty, but a chunk must have a row.
             chunk = tf.minimum(chunk, tf.maximum(count, 1))
         elif chunk >= count:
             return self(rows_at(tf.range(count)))

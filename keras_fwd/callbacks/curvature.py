@@ -174,6 +174,7 @@ class CurvatureCallback(TracedCallback):
         """The logs: a dict of scalars."""
         model_pass = TrainingPass(self.model, training=False)
         model_pass.batch = (*batch, None)[:3]
+        # Copies, by which derivatives are taken: the variables themselves are left alone.
         values = [tf.identity(variable.value) for variable in model_pass.variables]
         logs = {}
         if {"top_eigenvalues", "trace"} & set(self.quantities):

@@ -131,6 +131,7 @@ class LeastSquaresStop(keras.callbacks.Callback):
         del batch, logs
         report = self._optimizer.status
         needed = self.patience or self._batches
+        # Steps of an earlier `fit` do not count.
         if needed is None or min(report.in_row, report.iterations - self._start) < needed:
             return
         self.status, self.reason = report.code, str(report)
@@ -142,8 +143,10 @@ class LeastSquaresStop(keras.callbacks.Callback):
         self._epoch = epoch + 1
         model: Any = self.model
         if self._batches is None:
+            # The first epoch counts them where Keras did not know.
             self._batches = self._optimizer.status.iterations - self._start
         loss = (logs or {}).get("loss")
+        # The last of those that are equal.
         if self.restore_best_weights and loss is not None and loss <= self._best[0]:
             self._best = loss, model.get_weights()
 

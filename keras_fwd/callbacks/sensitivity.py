@@ -113,6 +113,7 @@ class SensitivityCallback(ScheduledCallback):
                 f"{call}: `prefix` must be a text, which may be empty. Received: prefix={prefix!r}."
             )
         names = {"feature_names": feature_names, "output_names": output_names}
+        # A bootstrap at each measurement would take longer than the derivatives.
         self._options = {**names, "features": features, "seed": seed, "resamples": 0, **options}
         _check_options(call, options)
         self.prefix = prefix
@@ -215,6 +216,8 @@ class SensitivityCallback(ScheduledCallback):
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Measure if the last epoch was left out, and draw the last report."""
+        # No examples: there was no time for the last epoch, whose report is the one that is asked
+        # for.
         if self._last.get(self.names()[-1]) == 0:
             self.measure(self.budget.within(ASIDE))
             self._moments.add(self._report, self._epoch + 1)

@@ -89,6 +89,8 @@ class CustomJVP(keras.layers.Layer):
                 primals, lambda x: self.rule(self.function, x, tangents["inputs"])
             )
             if weights:
+                # The rule speaks of the inputs alone: the weights' part comes from the layer's own
+                # ops.
                 _, by_weights = double_gradient.jvp(
                     lambda w: forward({"inputs": primals["inputs"], "weights": w}),
                     primals["weights"],
@@ -101,6 +103,8 @@ class CustomJVP(keras.layers.Layer):
         ruled.defjvp(rule)
         values = [tf.convert_to_tensor(w.value) for w in weights]
         outputs = ruled({"inputs": inputs, "weights": values})
+        # Statistics and seeds of the first, real call; rules evaluate the layer again and must
+        # leave none.
         scopes[0].commit(True)
         return outputs
 

@@ -59,8 +59,10 @@ class InputGradientLayer(DerivativeLayer):
         outputs, pull = double_gradient.pullback(
             self.function(training, mask), inputs, call="InputGradientLayer"
         )
+        # The factor in the cotangent: the gradient comes out scaled, with no pass of its own.
         pulled = pull(tf.fill(tf.shape(outputs), tf.cast(self.scale, outputs.dtype)))
         leaves = [
+            # Keras has no outputs that are None.
             tf.zeros_like(x) if g is None else g
             for x, g in zip(nest.flatten(inputs), nest.flatten(pulled), strict=True)
         ]

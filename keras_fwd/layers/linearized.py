@@ -43,6 +43,7 @@ class Linearized(DerivativeLayer):
     def call(self, inputs: Nest, training: bool | None = None, mask: Nest | None = None) -> Nest:
         """The outputs of the layer and their tangents."""
         x, dx = inputs
+        # That of x: a tangent brings none of its own.
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
         return list(double_gradient.jvp(self.function(training, mask), x, dx))
 

@@ -59,6 +59,7 @@ def regularize(
             f"one. Received: a model that already has {type(model.regularizer).__name__}; "
             "regularize the model inside it first."
         )
+    # Ours go on to those of the model inside.
     kept = () if isinstance(model, RegularizedModel) else ("train_step", "compute_loss")
     for method in kept:
         if getattr(type(model), method) is not getattr(_stock(model), method):
@@ -92,6 +93,8 @@ class RegularizedModel(keras.Model):
         super().__init__(**kwargs)
         self.penalty = self._penalty_layer(model, regularizer, seed=seed)
         self.supports_masking = True
+        # Keras calls a model alike in `evaluate` and `predict`: `test_step` says which of them it
+        # is.
         self._evaluating = False
         if model.built and getattr(model, "input_shape", None) is not None:
             self.build(model.input_shape)
@@ -190,6 +193,7 @@ class LossRegularizedModel(RegularizedModel):
         loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         if self.penalty.pending is None:
             return loss
+        # Taken out, so that no later loss meets a batch that is gone.
         (batch, learning), self.penalty.pending = self.penalty.pending, None
         batch.take_loss(self, y, sample_weight)
         return loss + self.penalty.settle(batch, learning)

@@ -49,10 +49,12 @@ def seal_leaks(model: keras.Model, inputs: Nest | None = None) -> keras.Model:
                 f"seal_leaks: there is no rule for the op {row.op} ({row.kind}) in {row.layer!r}. "
                 f"Received: a model with it. {row.advice[0].upper()}{row.advice[1:]}."
             )
+    # A subclassed model has no graph of layers from which to put it together again.
     if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
         return SealedModel(model, name=model.name) if rows else model
 
     def replaced(layer):
+        # By whole parts of the path: `dense` is no part of `dense_1`.
         leaking = any(f"/{layer.name}/" in f"/{row.layer}/" for row in rows)
         return Sealed(layer, name=layer.name) if leaking else layer
 
@@ -65,6 +67,7 @@ def seal_leaks(model: keras.Model, inputs: Nest | None = None) -> keras.Model:
             f"{names}. Received: {type(error).__name__}: {str(error).splitlines()[0]} Wrap the "
             "leaking layer where you build the model: keras_fwd.layers.Sealed(layer)."
         ) from error
+    # What leaks even now stands outside of the layers.
     return SealedModel(model, name=model.name) if rows and _leaking(sealed, inputs) else sealed
 
 

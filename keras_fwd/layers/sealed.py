@@ -74,6 +74,7 @@ def call_sealed(layer, inputs, given):
     leaves = nest.flatten(inputs)
     live = [nest.is_differentiable(leaf.dtype) for leaf in leaves]
     weights = [v for v in layer.variables if nest.is_differentiable(tf.as_dtype(v.dtype))]
+    # By identity: `in` would compare the values.
     state = [v for v in layer.variables if not any(v is w for w in weights)]
     before = [tf.identity(v.value) for v in state]
     xs = [leaf for leaf, on in zip(leaves, live, strict=True) if on]
@@ -87,7 +88,9 @@ def call_sealed(layer, inputs, given):
         scopes.append(scope)
         return outputs
 
+    # As arguments, for a gradient by the weights must find them.
     values = [tf.convert_to_tensor(w.value) for w in weights]
+    # By this name `find_leaks` knows that what is inside is right.
     with tf.name_scope(search.SEAL):
         outputs = sealed_function(function)([*xs, *values])
     scopes[0].commit(True)

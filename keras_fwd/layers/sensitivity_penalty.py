@@ -89,6 +89,7 @@ class SensitivityPenalty(DerivativeLayer):
     def build(self, input_shape: Any) -> None:
         """Build the layer, and what the penalty carries from step to step."""
         super().build(input_shape)
+        # All replicas count the same steps: a sum would count each several times.
         options = {"trainable": False, "aggregation": "only_first_replica"}
         self._step = self.add_weight(
             shape=(), dtype="int32", initializer="zeros", name="step", autocast=False, **options
@@ -129,6 +130,7 @@ class SensitivityPenalty(DerivativeLayer):
     def settle(self, batch: Any, learning: bool) -> None:
         """Strength times the penalty of a batch; the metric and the step are updated."""
         value = self.regularizer.penalty(batch)
+        # The mean is over examples: the last batch of an epoch may be smaller.
         count = tf.cast(batch.size, self.metric.dtype)
         self.metric.update_state(tf.stop_gradient(value), sample_weight=count)
         factor = tf.cast(self.regularizer.factor(self._step.value), value.dtype)

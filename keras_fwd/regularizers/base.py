@@ -114,6 +114,7 @@ def checked_strength(call, strength):
     if isinstance(strength, keras.optimizers.schedules.LearningRateSchedule):
         return strength
     variable = isinstance(strength, (keras.Variable, tf.Variable))
+    # A variable that is no scalar is refused by the check, as whatever else is no number.
     number = float(strength) if variable and not tuple(strength.shape) else strength
     check_number(call, "strength", number)
     return strength if variable else float(strength)

@@ -165,6 +165,7 @@ class LossBatch(Batch):
             outputs = run(x)
             made.append(outputs)
             leaves = nest.flatten(outputs)
+            # Both, for it is known only with the loss which of the two it is differentiated by.
             return leaves, [getattr(leaf, "_keras_logits", leaf) for leaf in leaves]
 
         inputs = self.inputs if inputs is None else inputs

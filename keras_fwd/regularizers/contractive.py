@@ -63,6 +63,7 @@ class Contractive(JacobianNorm):
     def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         layer = batch.replay.layer
+        # Exactly a Dense: a subclass may compute anything.
         closed = type(layer) is keras.layers.Dense and layer.activation in _ELEMENTWISE
         if not closed or not tf.is_tensor(batch.inputs):
             return super().penalty(batch)
@@ -71,7 +72,9 @@ class Contractive(JacobianNorm):
         z = tf.linalg.matmul(x, kernel) if x.shape.rank == 2 else tf.tensordot(x, kernel, 1)
         if layer.bias is not None:
             z += tf.cast(tf.convert_to_tensor(layer.bias), z.dtype)
+        # The activation acts entry by entry: along ones its JVP is the slope in each.
         _, slopes = double_gradient.jvp(layer.activation, z, tf.ones_like(z))
+        # Squares of half precision overflow beyond 255.
         wide = tf.float64 if z.dtype == tf.float64 else tf.float32
         squares = tf.square(tf.cast(slopes, wide))
         of_columns = tf.reduce_sum(tf.square(tf.cast(kernel, wide)), axis=0)

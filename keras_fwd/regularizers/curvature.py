@@ -55,6 +55,7 @@ class Curvature(SensitivityRegularizer):
         """The mean over the examples."""
         signs = steepest(batch.gradient)
         length = root(squared_norms(signs))
+        # No step for an example whose gradient is zero: it has no direction.
         factors = tf.math.divide_no_nan(self.step * tf.ones_like(length), length)
         shift = scale_examples(factors, signs)
         change = nest.add_scaled(

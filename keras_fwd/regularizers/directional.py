@@ -27,6 +27,7 @@ def image_gradients(images):
     def difference(axis):
         padding = [[0, 0]] * images.shape.rank
         padding[axis] = [1, 1]
+        # The edge repeated: the difference there is one-sided, and halved.
         padded = tf.pad(images, padding, "SYMMETRIC")
         begin, size = [0] * images.shape.rank, [-1] * images.shape.rank
         size[axis] = tf.shape(images)[axis]
@@ -131,6 +132,7 @@ class Directional(SensitivityRegularizer):
 
     def __init__(self, strength: Strength, directions: Any, name: str = "directional") -> None:
         super().__init__(strength, name)
+        # A list of numbers is one array.
         several = isinstance(directions, (list, tuple)) and any(
             isinstance(part, (str, np.ndarray)) or callable(part) for part in directions
         )

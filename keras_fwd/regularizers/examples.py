@@ -21,6 +21,7 @@ def each(function, rows):
     if count <= UNROLLED:
         return tf.stack([function(row) for row in tf.unstack(rows)])
     mapped = RowMap(function, tf.TensorSpec(rows.shape[1:], rows.dtype))
+    # Indices past the end must be readable; what comes of them is cut off.
     return mapped.in_chunks(lambda indices: tf.gather(rows, indices % count), count)
 
 

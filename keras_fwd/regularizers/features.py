@@ -49,6 +49,7 @@ def check_key(call, key):
 def config(features):
     """Features as JSON can hold them; it knows no keys but texts."""
     if isinstance(features, dict):
+        # Pairs, for a key may be a number.
         return {"by_name": [[key, weight] for key, weight in features.items()]}
     return None if features is None else features.tolist()
 

@@ -82,6 +82,7 @@ class GradientPenalty(SensitivityRegularizer):
     def penalty(self, batch: Batch) -> Tensor:
         """The mean over the examples."""
         half = batch.size // 2
+        # In one batch the partner of an example is the one half a batch away.
         other = nest.map_live(lambda x: tf.roll(x, half, axis=0), batch.inside)
         others = tf.nest.map_structure(lambda x, o: x if o is None else o, batch.inputs, other)
         return self._penalty(batch.call, batch.replay.again, batch.inputs, others, batch.seed(0))

@@ -75,6 +75,7 @@ class JacobianNorm(SensitivityRegularizer):
         scales = None
         if self.features is not None:
             weights = by_feature.weights(batch, self.features)
+            # The norm is squared: Σᵢ wᵢ ‖J eᵢ‖² = ‖J √w‖².
             scales = nest.map_live(tf.sqrt, weights)
         product, space = batch.from_smaller_side(scales)
         if self.num_projections != "exact":

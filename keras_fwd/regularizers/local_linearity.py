@@ -87,6 +87,7 @@ class LocalLinearity(SensitivityRegularizer):
             )
             slope = nest.fill(batch.inside, slope)
             delta = clipped(nest.add_scaled(live, self.epsilon, steepest(slope)))
+        # The point found is held: at a maximum its own movement does not change the value.
         delta = nest.map_live(tf.stop_gradient, delta)
         slope = tf.abs(dots(delta, batch.gradient))
         return tf.reduce_mean(deviation(delta) + self.gradient_weight * slope)

@@ -84,6 +84,7 @@ class Monotonic(SensitivityRegularizer):
                 f"{given.describe(inside)}, outputs {given.describe(outside)}."
             )
         signs = nest.map_live(lambda x, s: tf.constant(s, x.dtype), inside, signs)
+        # Whichever takes fewer products: pullbacks of outputs, or pushforwards of the features.
         if chosen is None or (rows is not None and rows <= len(chosen)):
 
             def of_output(index):

@@ -156,6 +156,7 @@ class Analysis:
     def plan(self, batch, frame_columns):
         """What is computed of the model for data like this batch: a `Plan`, made once."""
         key = tf.nest.map_structure(lambda leaf: (leaf.shape[1:], leaf.dtype), batch.x)
+        # Examples of another shape need other graphs.
         if key != self._plan_key:
             self._plan = Plan(self, batch.x, frame_columns)
             self._plan_key = key

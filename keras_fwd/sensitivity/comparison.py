@@ -149,6 +149,7 @@ def compare(before, after, measure=MEASURES):
     rows, *only_features = _matched("feature", *keys, text=lambda key: key[0][0])
     outputs = [_numbered(report.output_names) for report in (before, after)]
     shared, *only_outputs = _matched("output", *outputs, text=lambda key: key[0])
+    # The stricter of both: fewer false discoveries than either report promises.
     confidence = max(before.confidence, after.confidence)
     places = [np.ix_(*indices) for indices in zip(rows, shared, strict=True)]
     changes = {

@@ -108,6 +108,7 @@ def shares(found, inside, counted):
     squares = np.square(found["standardized_rms"])
     return {
         "standardized_rms": inside @ squares,
+        # NaN is of features that the bound is not defined for; they add nothing to it.
         "total_index_bound": (inside * counted) @ np.nan_to_num(found["total_index_bound"]),
     }
 

@@ -92,6 +92,7 @@ class SensitivityReport:
     def __getattr__(self, name: str) -> np.ndarray:
         if name in measures.MEASURES:
             return self.measures[name].value
+        # As Python itself does: `hasattr` and copies ask for names that are none.
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
     def __dir__(self) -> Iterable[str]:

@@ -75,11 +75,10 @@ def test_singular_factors_have_finite_inverses(rank, dtype):
     assert np.isfinite(x).all()
 
 
-def test_kronecker_map_is_the_dense_product():
+def test_a_sandwich_is_the_dense_product():
     left, right = factor(2, 3, 4, 0), factor(2, 2, 4, 1)
-    matrix = kronecker.kronecker(tf.constant(left), tf.constant(right)).to_dense().numpy()
-    expected = np.zeros((12, 12))
+    x = np.random.default_rng(2).normal(size=(2, 3, 2))
+    found = kronecker.sandwich(*map(tf.constant, (left, x, right)))
     for group in range(2):
-        cut = slice(6 * group, 6 * group + 6)
-        expected[cut, cut] = np.kron(left[group], right[group])
-    np.testing.assert_allclose(matrix, expected, rtol=1e-12)
+        expected = np.kron(left[group], right[group]) @ x[group].ravel()
+        np.testing.assert_allclose(found[group], expected.reshape(3, 2), rtol=1e-12)

@@ -9,7 +9,7 @@ from support.cases import MODES, dot, flat, random, relative_error
 
 from keras_fwd import LinearMap, StructureError, linearize
 from keras_fwd._spaces import nest
-from keras_fwd._spaces.linear_map import block_diagonal, diagonal, identity
+from keras_fwd._spaces.linear_map import diagonal, identity
 
 scipy_linalg = pytest.importorskip("scipy.sparse.linalg")
 
@@ -130,15 +130,6 @@ def test_diagonal_multiplies_each_entry():
     D = diagonal(entries)
     assert relative_error(D.to_dense(), np.diag(flat(entries))) == 0
     assert relative_error(D.T.to_dense(), D.to_dense()) == 0
-
-
-def test_block_diagonal_has_the_blocks_on_its_diagonal():
-    (A, a), (B, b) = random_map(VECTOR, PAIR), random_map(WITH_HOLE, VECTOR, 1)
-    C = block_diagonal([A, B])
-    expected = np.block([[a, np.zeros((4, 4))], [np.zeros((4, 4)), b]])
-    assert relative_error(C.to_dense(), expected) < 1e-14
-    assert relative_error(C.T.to_dense(), expected.T) < 1e-14
-    assert C.in_spec == [PAIR, VECTOR]
 
 
 # --- dense and SciPy forms ------------------------------------------------------------------------

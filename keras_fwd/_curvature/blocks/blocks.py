@@ -72,6 +72,7 @@ class Kronecker:
     @property
     def signature(self):
         """What two traces of a model agree in."""
+        # Without tensors, which belong to one trace.
         return self.kind, self.places, self.shape, self.uses[0].lookup
 
     @property
@@ -91,6 +92,7 @@ class Kronecker:
             seen = [tf.reshape(use.inputs(), [-1]) for use in self.uses]
             seen = tf.concat(seen, 0)
             size = self.uses[0].shape[1]
+            # The rows are one-hot: their second moment is diagonal, the share of each index.
             counts = tf.math.unsorted_segment_sum(tf.ones_like(seen, self.dtype), seen, size)
             return (counts / tf.cast(tf.maximum(tf.size(seen), 1), self.dtype))[None]
         rows = [tf.cast(use.inputs(), self.dtype) for use in self.uses]
@@ -111,6 +113,7 @@ class Kronecker:
         _, _, groups, width = rows[0].shape
         if self.shared == "expand" or self.uses[0].lookup:
             return tf.concat([tf.reshape(part, [-1, groups, width]) for part in rows], 0)
+        # "reduce": of gradients the sum over the positions, of inputs the mean (KFAC-reduce).
         total = tf.add_n([tf.reduce_sum(part, 1) for part in rows])
         if not mean:
             return total
@@ -192,6 +195,7 @@ def of_forward_pass(forward, leaves, shared):
     Returns:
         List of `Kronecker` and `Diagonal`; each weight is in one of them.
     """
+    # Any cotangents do: they only show at which tensors a tape knows a gradient.
     ones = [tf.ones_like(leaf) for leaf in leaves]
     cotangents = [*[None] * (len(forward.targets) - len(ones)), *ones]
     weights = forward.sources
@@ -214,6 +218,7 @@ def of_forward_pass(forward, leaves, shared):
     for place, (weight, mine) in enumerate(zip(weights, uses, strict=True)):
         if place in biases.values():
             continue
+        # Half precision has too few digits for second moments, and no Cholesky.
         dtype = tf.float64 if weight.dtype == tf.float64 else tf.float32
         if _is_matrix(mine):
             bias = biases.get(place)

@@ -15,9 +15,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_fwd._spaces import nest
-from keras_fwd._spaces.linear_map import LinearMap
-
 #: A factor is never inverted with less damping than this many roundings of its trace, for the
 #: factorization of a singular one would fail.
 ROUNDING = 16.0
@@ -41,6 +38,7 @@ def second_moment(rows, diagonal=False):
     if diagonal:
         return tf.reduce_sum(rows**2, axis=0)
     if rows.shape[1] == 1:
+        # One group: a plain product is faster than a batch of one.
         flat = tf.squeeze(rows, 1)
         return tf.linalg.matmul(flat, flat, transpose_a=True)[None]
     rows = tf.transpose(rows, [1, 0, 2])
@@ -80,6 +78,7 @@ def _rounding(factor):
 def _floor(factor):
     """Least damping that a factor can be inverted with, `[b]`."""
     trace = mean_eigenvalue(factor) * factor.shape[-1]
+    # Of a factor of zeros nothing is known: its inverse becomes the identity.
     return tf.where(trace > 0, _rounding(factor) * trace, tf.ones_like(trace))
 
 
@@ -105,6 +104,7 @@ def damped_inverse(factor, damping):
     diagonal = tf.linalg.diag_part(factor) + damping[:, None]
     root = tf.linalg.cholesky(tf.linalg.set_diag(factor, diagonal))
     unit = tf.eye(factor.shape[-1], batch_shape=[factor.shape[0]], dtype=factor.dtype)
+    # F⁻¹ = L⁻ᵀ L⁻¹: as a product with its own transpose it stays symmetric.
     inverse = tf.linalg.triangular_solve(root, unit)
     return tf.linalg.matmul(inverse, inverse, transpose_a=True)
 
@@ -174,19 +174,3 @@ def solve_eigen(left, x, right, damping):
     if left.basis is not None:
         x = tf.linalg.matmul(left.basis, x)
     return x
-
-
-def kronecker(left, right):
-    """`X ↦ L X R` as a symmetric `LinearMap` on `[b, n, m]`.
-
-    >>> L, R = tf.constant([[[2.0]]]), tf.constant([[[1.0, 0.0], [0.0, 3.0]]])
-    >>> kronecker(L, R)(tf.constant([[[1.0, 1.0]]])).numpy()
-    array([[[2., 6.]]], dtype=float32)
-    """
-
-    def product(x):
-        return sandwich(left, x, right)
-
-    shape = [left.shape[0], left.shape[1], right.shape[1]]
-    spec = nest.spec(tf.TensorSpec(shape, left.dtype))
-    return LinearMap(product, product, spec, spec)

@@ -61,6 +61,7 @@ class Window:
         by_group = [len(seen), self.groups, self.depth]
         split = tf.reshape(stacked, tf.concat([shape, by_group], 0))
         last = len(self.size) + 1  # the axis of the window
+        # Groups before the window: each group's rows lie together.
         order = [*range(last), last + 1, last, last + 2]
         width = self.groups * len(seen) * self.depth
         return tf.reshape(tf.transpose(split, order), tf.concat([shape, [width]], 0))
@@ -72,6 +73,7 @@ class Window:
         if self._padding == "SAME":
             count = -(-length // stride)
             total = tf.maximum((count - 1) * stride + reach - length, 0)
+            # TensorFlow puts the odd one after.
             return total // 2, total - total // 2, count
         before, after = self._explicit[axis] if self._explicit else (0, 0)
         return before, after, (length + before + after - reach) // stride + 1

@@ -28,6 +28,8 @@ def of_batch(blocks, forward, cotangents):
         sources = [forward.sources[blocks[i].places[0]] for i in plain]
         for i, pulled in zip(plain, at(sources, cotangents.random()), strict=True):
             if pulled is not None:
+                # With random signs on the examples the square of the sum is, in the mean, the sum
+                # of squares.
                 sums[i] = tf.cast(pulled, blocks[i].dtype) ** 2
     return [
         [block.left(), part] if block.kind == "Kronecker" else [part]

@@ -87,6 +87,7 @@ def product(op, place, arrangement, path):
 def _contraction(op, place, labels, arrangement, path):
     mine, theirs, result = labels[place], labels[1 - place], labels[2]
     weight, x = op.inputs[place], op.inputs[1 - place]
+    # Which of weight, inputs and result share a letter says what an axis is.
     positions = [c for c in theirs if c in result and c not in mine]
     groups = [c for c in mine if c in theirs and c in result]
     rows = [c for c in mine if c in theirs and c not in result]
@@ -103,6 +104,8 @@ def _contraction(op, place, labels, arrangement, path):
     arrangement = arrangement.then(
         ("transpose", permutation), ("reshape", tuple(sizes[c] for c in order), shape)
     )
+    # Keras flattens `[examples, …, n]` to rows before a product: the examples are known before
+    # that.
     before = _unflattened(x, shape[1]) if theirs == [*positions, *rows] else None
     output = path.behind(op)
 
@@ -201,6 +204,7 @@ def _labels(op):
         parts = [list(part) for part in equation.replace("->", ",").split(",")]
         repeats = any(len(set(part)) < len(part) for part in parts)
         return None if "." in equation or repeats or len(parts) != 3 else parts
+    # The adjoint of real matrices is the transpose.
     flips = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
     flipped = [op.get_attr(flip) for flip in flips]
     ranks = [given.shape.rank for given in op.inputs]

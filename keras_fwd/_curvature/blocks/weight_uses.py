@@ -41,6 +41,7 @@ class Path:
 
     def consumers(self, tensor):
         """The ops on the path that read a tensor."""
+        # An op that reads a tensor twice is listed twice.
         return [op for op in dict.fromkeys(tensor.consumers()) if op in self.leading]
 
     def following(self, tensor, kind):
@@ -173,6 +174,7 @@ def _uses(path, tensor, arrangement, in_order):
 def _elementwise(path, tensor, op, place):
     """A weight that meets a tensor entry by entry: with examples or, before that, without."""
     output = op.outputs[0]
+    # No wider than the weight: no example has come in yet, unless the batch is a single one.
     same = output.shape.num_elements() == tensor.shape.num_elements()
     if same and not (path.single and output.shape.rank > 1):
         for use in _uses(path, output, Arrangement(), in_order=True):

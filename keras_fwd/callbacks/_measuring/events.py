@@ -61,5 +61,6 @@ def pixels(figure):
 
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
+    # It may have come from pyplot, which keeps figures until they are closed.
     pyplot.close(figure)
     return np.asarray(canvas.buffer_rgba()).copy()

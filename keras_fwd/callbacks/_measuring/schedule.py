@@ -127,6 +127,7 @@ class ScheduledCallback(keras.callbacks.Callback):
         self._batch = batch
         if self._due > 0:
             return
+        # With several batches at once more than one may be due: one measurement stands for all.
         self._due += self.every * (-self._due // self.every + 1)
         self._pause()
         values = self._values(self._batches)

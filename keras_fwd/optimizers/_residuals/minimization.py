@@ -28,7 +28,7 @@ class MinimizeResult(NamedTuple):
     >>> root = tf.Variable(1.0, dtype=tf.float64)
     >>> result = GaussNewton().minimize(lambda: root**2 - 2.0, [root])
     >>> result.converged, result.status.code.name, round(float(root), 6)
-    (True, 'GRADIENT_CONVERGED', 1.414214)
+    (True, 'WEIGHTS_CONVERGED', 1.414214)
     """
 
     loss: float

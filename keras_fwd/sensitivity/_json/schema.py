@@ -101,10 +101,10 @@ def _input(field, rows):
 
 
 def _evolution(field, rows, columns):
-    epochs = [epoch.count() for epoch in field.entry("epochs").items()]
+    epochs = [epoch.amount() for epoch in field.entry("epochs").items()]
     examples = [n.count() for n in field.entry("examples").items(len(epochs))]
     return Evolution(
-        np.array(epochs, int),
+        np.array(epochs) if epochs else np.zeros(0, int),
         np.array(examples, int),
         field.entry("measures").estimates(EVOLVING, len(epochs), rows, columns),
     )
@@ -209,6 +209,12 @@ class Field:
             self.refuse(f"a whole number of at least {least}{bound}")
         return self.value
 
+    def amount(self):
+        """A finite number of at least 0."""
+        if type(self.value) not in NUMBERS or not 0 <= self.value < 2**53:
+            self.refuse("a number of at least 0")
+        return self.value
+
     def share(self):
         """A number between 0 and 1, both excluded."""
         if type(self.value) not in NUMBERS or not 0 < self.value < 1:
@@ -222,6 +228,7 @@ class Field:
             for k, part in enumerate(level):
                 if type(part) is not list or len(part) != size:
                     self._refuse_part(part, k, shape[:depth], f"a list of length {size}")
+            # Level by level, and not by recursion: arrays of a million numbers are read at once.
             level = list(itertools.chain.from_iterable(level))
         if not set(map(type, level)) <= NUMBERS | {type(None)}:
             k = next(k for k, v in enumerate(level) if v is not None and type(v) not in NUMBERS)

@@ -53,6 +53,7 @@ def _sample(sample):
     """The examples of a sample; of many numbers only some, at even distances."""
     count, *shape = sample.derivatives.shape
     room = max(_SAMPLE_ROWS, _SAMPLE_NUMBERS // max(1, int(np.prod(shape))))
+    # At even distances: a sample that stands in the order of the data is kept from all of it.
     rows = np.arange(count) if count <= room else np.linspace(0, count - 1, room).astype(int)
     return {
         "features": plain(sample.features[rows]),
@@ -142,6 +143,7 @@ def read(cls, path):
         ConfigurationError: The file cannot be read, or is no whole report.
     """
     try:
+        # With or without the mark that Windows puts before UTF-8.
         text = pathlib.Path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a path with a null byte
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
@@ -165,6 +167,7 @@ def from_json(cls, text, source=CALL):
             missing or has another type or shape than it must; the message names the field.
     """
     try:
+        # Python would read NaN and Infinity, which are no JSON.
         data = json.loads(text, parse_constant=_refuse_constant)
     # RecursionError: a hostile text of brackets. ValueError: also integers of 5000 digits.
     except (ValueError, TypeError, RecursionError) as error:

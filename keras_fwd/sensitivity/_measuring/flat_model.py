@@ -123,6 +123,7 @@ class FlatModel:
             rows = _pullbacks(J.T.mv, x, outputs)
             derivatives = tf.transpose(rows, [1, 2, 0])
             if chosen is not None:
+                # A pullback brings all columns, wanted or not.
                 derivatives = tf.gather(derivatives, chosen, axis=1)
         if chosen is not None:
             features = tf.gather(features, chosen, axis=1)
@@ -196,6 +197,7 @@ def _pushforwards(mv, x, features, chosen):
     number = chosen.shape[0] if chosen.shape[0] is not None else tf.shape(chosen)[0]
 
     def units(i):
+        # The last chunk may run past the end, which is cut off later.
         place = tf.gather(chosen, tf.minimum(i, tf.shape(chosen)[0] - 1))
         return tf.one_hot(place, count, dtype=features.dtype)
 

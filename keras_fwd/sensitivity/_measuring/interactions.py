@@ -91,6 +91,7 @@ class PairSearch:
 
     def _screened(self, batches, places, scales, output_std):
         """Indices of the features that take part in strong pairs."""
+        # Stream 4 of the seed: 1 is of samples, 2 of groups, 3 of the bootstrap, 5 of its noise.
         random = np.random.default_rng([self.seed, 4])
         total = 0.0
         weights = np.divide(1, output_std, out=np.zeros_like(output_std), where=output_std > 0)
@@ -99,6 +100,8 @@ class PairSearch:
             for _ in range(2):
                 signs = random.choice([-1.0, 1.0], size=(len(nest.flatten(x)[0]), len(scales)))
                 products = self.model.hessian_products(x, signs * scales)
+                # Signs times spreads: features are ranked as their standardized interactions will
+                # be.
                 traces.append(products * signs[:, places, None])
             total = total + np.square((traces[0] - traces[1]) * weights).sum(axis=(0, 2))
         strongest = np.argsort(-(total * np.square(scales[places])), kind="stable")
@@ -109,6 +112,7 @@ class PairSearch:
         pairs, parts = [], []
         for k in range(1, len(chosen)):
             rows = places[chosen[:k]].astype(np.int32)
+            # One direction for all its pairs with features before it: each pair once.
             direction = np.eye(1, count, places[chosen[k]])[0]
             parts.append(
                 np.concatenate([self.model.second_columns(x, direction, rows) for x in batches])

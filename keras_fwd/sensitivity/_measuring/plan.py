@@ -61,6 +61,7 @@ class Plan:
         self._build(analysis, x)
 
     def _build(self, analysis, x):
+        # Then the graph gathers nothing.
         every = len(self.places) == self.count
         self.model = FlatModel(analysis.model, x, None if every else self.places)
         if analysis.outputs is None:

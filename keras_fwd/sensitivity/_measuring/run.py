@@ -114,6 +114,7 @@ class Run:
         """A first pass, where values of discrete features or labels of slices are needed."""
         for batch in self._stream:
             self._begin(batch)
+            # One batch makes the plan; the others are read for values and labels alone.
             if not self.plan.discrete and self._slices is None:
                 break
             leaves = [np.asarray(leaf) for leaf in nest.flatten(batch.x)]
@@ -129,6 +130,7 @@ class Run:
             self.plan = self.analysis.plan(batch, self._stream.frame_columns)
             self._stream.columns.update(self.plan.columns)
             for discrete in self.plan.discrete:
+                # A plan outlives a data set: one analysis may make many reports.
                 discrete.counts.clear()
         shapes = [tuple(leaf.shape[1:]) for leaf in nest.flatten(batch.x)]
         if self._shapes not in (None, shapes):
@@ -151,6 +153,7 @@ class Run:
         labels = [] if self._slices is None else self._slices.finish()
         features, outputs = plan.features(), len(plan.model.names_of_outputs())
         outputs = outputs if plan.model.chosen is None else len(plan.model.chosen)
+        # Raises for names of a wrong number, before the long pass and not after it.
         plan.outputs()
         if not features:
             raise ConfigurationError(
@@ -177,12 +180,14 @@ class Run:
             rows = slice(start, start + self._size)
             x = nest.pack(batch.x, [leaf[rows] for leaf in nest.flatten(batch.x)])
             part = places[rows], None if labels is None else labels[rows]
+            # TensorFlow computes these values while NumPy still sums up those before.
             background(self._sum_up, x, self._values(x), *part)
 
     def _sum_up(self, x, values, places, labels):
         features, y, d, index = values
         finite = np.isfinite(features).all(axis=1) & np.isfinite(y).all(axis=1)
         finite &= np.isfinite(d).all(axis=(1, 2))
+        # Tells whether two reports saw the same examples, whose differences are then paired.
         self._digest = zlib.crc32(np.ascontiguousarray(features), self._digest)
         if not finite.all():
             self._count_bad(features, finite)
@@ -218,6 +223,7 @@ class Run:
             np.concatenate([features, *indicators], axis=1),
             y,
             np.concatenate([d, *differences], axis=1),
+            # Derivatives have no index of their own: theirs is bounded by the Poincaré constant.
             np.concatenate([np.zeros_like(d), *indices], axis=1),
         )
 

@@ -59,6 +59,7 @@ class Slices:
                 f"{self._call}: `by` must part the examples into at most {MAX_LABELS} slices. "
                 f"Received: more labels than that, {list(self._distinct)[:3]} among them."
             )
+        # Quartiles that are equal would leave a slice without examples.
         self._edges = np.unique(np.nanquantile(self._numbers.arrays[0], [0.25, 0.5, 0.75]))
         return self._intervals()
 
@@ -136,6 +137,7 @@ def _key(value):
 
 
 def _order(key):
+    # Numbers first: they do not compare with texts.
     return (isinstance(key, str), key)
 
 

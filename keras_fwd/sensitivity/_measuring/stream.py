@@ -97,6 +97,7 @@ class Stream:
                 self._check_lengths(leaves, reservoir.arrays)
                 reservoir.update([*leaves, index])
             *leaves, index = reservoir.arrays
+            # In the order of the data again, so that all of them drawn are the data themselves.
             order = np.argsort(index)
             self._kept = nest.pack(structure, [leaf[order] for leaf in leaves]), index[order]
         whole, index = self._kept
@@ -106,6 +107,7 @@ class Stream:
             yield nest.pack(whole, part), index[rows]
 
     def _check_lengths(self, leaves, kept):
+        # Before the first batch nothing is kept; and what is kept ends in the index.
         for leaf, before in zip(leaves, kept, strict=False):
             if leaf.shape[1:] != before.shape[1:]:
                 raise StructureError(

@@ -101,6 +101,7 @@ class Discrete:
         values = self.values
         moved = np.stack([self._outputs(flat_model, leaves, x, value) for value in values], axis=1)
         own = self._own(leaves)
+        # Of the first value there is no switch: it is what all others are compared with.
         is_value = [np.all(own == np.array([v], own.dtype), axis=1) for v in values[1:]]
         differences = moved[:, 1:] - moved[:, :1]
         squares = np.square(moved - y[:, None])
@@ -150,7 +151,7 @@ def find(model, x):
 
 
 def declared(call, where, discrete, one_hot):
-    """The discrete features that the user names; see `find`.
+    """The discrete features that the user names, beside those that the model shows by itself.
 
     Args:
         call: Name of the public call.

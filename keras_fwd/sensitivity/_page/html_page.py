@@ -72,6 +72,7 @@ def embedded(data):
     ["\u003c/script\u003e","a \u0026 b"]
     """
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # `</script>` would end the element, and the last two are ends of lines to older scripts.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return _encodable(text)
@@ -88,6 +89,7 @@ def _source(name):
 
 def _template(name, call):
     jinja2 = needed(call, "jinja2")
+    # Names come from users: whatever they hold is text. A misspelt variable raises.
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -115,6 +117,7 @@ def _about(report):
 def _static_rows(report, features, o):
     """Rows for one output, for readers without JavaScript."""
     strength, mean = report.measures["standardized_rms"], report.measures["mean"]
+    # NaN is not above 0, so it is left out here.
     largest = max((strength.value[i, o] for i in features if strength.value[i, o] > 0), default=1)
     rows = []
     for i in features:

@@ -42,6 +42,7 @@ def input_grids(report, shape, outputs, rounded, slices=()):
     block = max(math.ceil(height / most), math.ceil(width / most))
     cells = 3 * math.ceil(height / block) * math.ceil(width / block)
     kept = max(1, min(outputs, NUMBERS // cells))
+    # Outputs are dropped before channels are, and channels are put together before the page grows.
     pooled = channels > 1 and cells * channels * kept > NUMBERS
     inside = slice(shape.start, shape.start + math.prod(shape.shape))
 
@@ -128,6 +129,7 @@ def page_data(report):
     """
     outputs = min(OUTPUTS, len(report.output_names))
     views = [("all examples", report), *report.slices.items()]
+    # The whole and one slice at least, so that there is something to compare.
     views = views[: max(2, CELLS // (LEAST * outputs))]
     limit = min(FEATURES, max(LEAST, CELLS // (outputs * len(views))))
     shown = np.asarray(report.ranking())[:limit]
@@ -237,6 +239,7 @@ def histograms(derivatives):
     if some.any():
         ends[:, some] = quantile(known[:, some], [0.01, 0.99], axis=0)
     width = np.where(ends[1] > ends[0], ends[1] - ends[0], 1.0)
+    # What is not finite goes somewhere, and counts nothing: its weight is 0.
     place = np.where(finite, np.clip((known - ends[0]) / width * BINS, 0, BINS - 1), 0).astype(int)
     flat = (place + BINS * np.arange(columns)).ravel()
     counts = np.bincount(flat, finite.ravel(), BINS * columns).astype(int).reshape(columns, BINS)
@@ -249,6 +252,7 @@ def _groups(report, outputs):
         return None
     groups, names = report.groups, report.feature_names
     strength = np.nan_to_num(groups.measures["standardized_rms"].value[:, :outputs])
+    # As features are ranked: by the root mean square over the outputs.
     shown = np.argsort(-np.square(strength).sum(axis=1), kind="stable")[:GROUPS]
     return {
         "names": [brief(groups.names[g]) for g in shown],
@@ -288,8 +292,13 @@ def _evolution(report, outputs):
     line = past.measures["standardized_rms"]
     parts = (line.value, line.low, line.high)
     return {
-        "epochs": [int(epoch) for epoch in np.asarray(past.epochs)[times]],
+        "epochs": [_epoch(epoch) for epoch in np.asarray(past.epochs)[times].tolist()],
         "examples": [int(n) for n in np.asarray(past.examples)[times]],
         "features": [brief(report.feature_names[i]) for i in shown],
         "lines": [rounded(part[times][:, shown, :outputs].transpose(2, 1, 0)) for part in parts],
     }
+
+
+def _epoch(epoch):
+    """Where in training, to a thousandth of an epoch; of many thousand epochs every digit."""
+    return int(epoch) if epoch == int(epoch) else round(epoch, 3)

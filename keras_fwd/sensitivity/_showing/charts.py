@@ -88,8 +88,10 @@ def interactions(view):
     names = [" × ".join(_pair_name(report, i) for i in pairs.pairs[row]) for row in rows]
     for k, axes in enumerate(panels):
         value, low, high = (a[rows, k] for a in (estimate.value, estimate.low, estimate.high))
+        # One color: a strength has no direction.
         _bars(axes, value, low, high, np.zeros(len(rows), int) - 1)
         figures.rows_axis(axes, names)
+        # Again, for `rows_axis` cuts names in their middle, where the × stands.
         axes.set_yticks(range(len(names)), names)
     scaled = view.measure == "standardized_rms"
     x_label(

@@ -39,6 +39,7 @@ def order(change):
     """(feature, output) by rising q-value, then by falling difference in standard errors."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.abs(change.difference) / change.stderr
+    # Above all q-values: what is not known stands last.
     q = np.nan_to_num(change.q_value, nan=2.0)
     size = np.nan_to_num(ratio, nan=0.0, posinf=np.inf)
     flat = np.lexsort((-np.abs(np.nan_to_num(change.difference)).ravel(), -size.ravel(), q.ravel()))

@@ -54,6 +54,7 @@ def label(name, limit=NAME_LENGTH):
     >>> label("price in $ or\n$2")
     'price in \\$ or \\$2'
     """
+    # matplotlib takes what stands between two dollars for a formula.
     return one_line(name, limit).replace("$", r"\$")
 
 
@@ -74,6 +75,7 @@ def folded(text, width=36):
 def rows_axis(axes, names):
     """Rows of features from the top down, with their names; no frame but a line at 0."""
     axes.set_yticks(range(len(names)), [label(name) for name in names])
+    # From large to small: the first row on top.
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     clear(axes)

@@ -84,6 +84,7 @@ def _table(view):
 def _write(axes, picture, values):
     for (row, column), value in np.ndenumerate(values):
         red, green, blue, _ = picture.to_rgba(value)
+        # How bright the eye sees the three (ITU-R BT.601, rounded).
         dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
         style = {"ha": "center", "va": "center", "fontsize": figures.SMALL}
         axes.text(column, row, number(value), color="white" if dark else "black", **style)
@@ -146,6 +147,7 @@ def _sequences(view, items):
     for axes, (item, k, values) in zip(panels, tiles, strict=True):
         axes.set_title(_tile_title(view, items, item, k), fontsize=9, loc="left")
         if item.shape[1] == 1:
+            # Profiles of one input on one scale, so that its outputs compare.
             axes.sharey(first.setdefault(item.name, axes))
             _profile(axes, view, estimates[items.index(item)], view.outputs[k])
         else:

@@ -102,6 +102,8 @@ def over_channels(call, report, item, measure):
         norm = np.sqrt(np.square(value).sum(axis=-2))
         return Estimate(
             norm,
+            # ∂norm/∂value = value / norm; errors of neighboring channels go together, so they add
+            # up.
             (value * stderr).sum(axis=-2) / np.where(norm > 0, norm, 1.0),
             *(np.sqrt(np.square(np.maximum(end, 0.0)).sum(axis=-2)) for end in (low, high)),
         )

@@ -22,6 +22,7 @@ def number(value):
         return "0"
     if not 1e-4 <= abs(value) < 1e6:
         return f"{value:.2e}"
+    # So many decimals that three digits count; of large numbers all before the point are shown.
     return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
@@ -31,6 +32,7 @@ def plus_minus(value, error):
     >>> plus_minus(4.6312, 0.277), plus_minus(0.018, 0.131), plus_minus(3.0, 0.0)
     (('4.63', '0.28'), ('0.02', '0.13'), ('3.00', '0'))
     """
+    # Errors that would need many decimals, or none, go their own way.
     if not (math.isfinite(error) and 1e-5 <= error < 1e3 and error > 1e-4 * abs(value)):
         return number(value), number(error)
     decimals = max(0, 1 - math.floor(math.log10(error)))
@@ -68,6 +70,7 @@ def direction(mean, low, high, mean_abs):
     if mean == 0 or low <= 0 <= high:
         return 0, "no clear direction"
     sign, verb = (1, "raises") if mean > 0 else (-1, "lowers")
+    # All of one sign: the mean is as large as the mean size.
     return sign, verb if abs(mean) >= 0.9 * mean_abs else f"{verb} on average"
 
 

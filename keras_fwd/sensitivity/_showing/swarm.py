@@ -51,6 +51,7 @@ def _dots(axes, effects, values):
         x, value = x[finite], value[finite]
         y = row + HALF * stacked(x, low, high)
         shade = _shade(value)
+        # Many dots as vectors make a PDF of megabytes.
         style = {"s": 9, "linewidths": 0, "rasterized": len(x) > 200, "zorder": 2}
         gray = np.isnan(shade)
         axes.scatter(x[gray], y[gray], color=figures.UNCLEAR, **style)
@@ -73,6 +74,7 @@ def stacked(x, low, high):
     firsts = np.searchsorted(place[order], place[order])
     rank = np.empty(len(x))
     rank[order] = np.arange(len(x)) - firsts
+    # Alternately above and below the middle of the row.
     offset = np.ceil(rank / 2) * np.where(rank % 2 == 1, 1.0, -1.0)
     return offset / max(np.abs(offset).max(), 12.0)  # a few dots lie near the middle of their row
 
@@ -83,6 +85,7 @@ def _shade(value):
         return np.full(len(value), np.nan)
     low, high = np.nanquantile(value, (0.05, 0.95))
     if low == high:
+        # Nearly constant, as an indicator that is rarely 1: the quantiles fall together.
         low, high = np.nanmin(value), np.nanmax(value)
     if low == high:
         return np.where(np.isnan(value), np.nan, 0.5)

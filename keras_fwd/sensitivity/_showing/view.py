@@ -147,6 +147,7 @@ def strongest(view, values):
     Raises:
         ConfigurationError: There is no value at all.
     """
+    # Below every size: a row of which nothing is known is left out.
     size = np.where(np.isfinite(values), np.abs(values), -1.0).max(axis=1, initial=-1.0)
     order = np.argsort(-size, kind="stable")
     order = order[size[order] >= 0][: view.top]
@@ -167,5 +168,6 @@ def direction(view, rows, k):
     value, low, high = (
         np.asarray(array)[rows, output or 0] for array in (mean.value, mean.low, mean.high)
     )
+    # Without an interval (a single example) the sign of the value counts.
     clear = ~(np.isfinite(low) & np.isfinite(high) & (low <= 0) & (high >= 0))
     return (np.sign(np.nan_to_num(value)) * clear).astype(int)

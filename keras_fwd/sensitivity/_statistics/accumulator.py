@@ -75,8 +75,10 @@ class Accumulator:
         self._sample.update([x, d])
         self.low, self.high = np.minimum(self.low, x.min(0)), np.maximum(self.high, x.max(0))
         self._positive += np.count_nonzero(d > 0, axis=0)
+        # `GroupSums` adds runs of equal places.
         order = np.argsort(places, kind="stable")
         x, y, d = x[order], y[order], d[order]
+        # Relative to the first example: beside a large mean, sums of squares lose a small spread.
         shifted_x, shifted_y = x - self._origin[0], y - self._origin[1]
         nonzero = y != 0
         inverse = np.divide(1.0, y, out=np.zeros_like(y), where=nonzero)
@@ -179,6 +181,7 @@ class Accumulator:
         # A resample of few examples may hold none of them.
         count = np.where(sums["count"] > 0, sums["count"], np.nan)
         spreads = {
+            # "xx" holds the squares of "x".
             f"var_{v}": np.maximum(sums[2 * v] / count - np.square(sums[v] / count), 0.0)
             for v in "xy"
         }

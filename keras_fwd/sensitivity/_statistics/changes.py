@@ -62,6 +62,7 @@ def q_values(p):
     stepped = values[order] * len(values) / np.arange(1, len(values) + 1)
     q = np.full(p.shape, np.nan)
     adjusted = np.empty(len(values))
+    # From the largest p down, so that q never falls while p grows.
     adjusted[order] = np.minimum(np.minimum.accumulate(stepped[::-1])[::-1], 1.0)
     q[known] = adjusted
     return q
@@ -123,6 +124,7 @@ def change_of(reports, places, name, confidence):
     resamples = _paired_replicates(reports, places, name)
     difference = after.value - before.value
     if resamples is None:
+        # Other examples in each report: the variances add.
         stderr = np.hypot(before.stderr, after.stderr)
     else:
         stderr = np.std(resamples[1] - resamples[0], axis=0, ddof=1)

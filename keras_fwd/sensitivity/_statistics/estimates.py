@@ -105,7 +105,8 @@ class Evolution:
     """How measures changed while a model was trained.
 
     Attributes:
-        epochs: The epochs (from 1) at whose end they were taken, `[times]`; 0 is before training.
+        epochs: The epochs (from 1) at whose end they were taken, `[times]`; 0 is before training,
+            and a fraction is a part of an epoch.
         examples: How many examples each was computed from, `[times]`.
         measures: `"mean"` and `"standardized_rms"`, each an `Estimate`
             `[times, features, outputs]`.

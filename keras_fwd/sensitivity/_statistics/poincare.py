@@ -45,6 +45,7 @@ def empirical_constants(sample):
     density = _smooth(counts, bandwidth)
     density = (np.maximum(density, 0.0) * len(sample) + _PRIOR) / (len(sample) + _PRIOR * _BINS)
     weight = widths**2 / density
+    # The start is the solution for a uniform density.
     q = np.sin(np.pi * np.arange(1, _BINS) / _BINS)[:, None] * np.ones(sample.shape[1])
     largest = np.zeros(sample.shape[1])
     for _ in range(_ITERATIONS):

@@ -40,6 +40,7 @@ class Bootstrap:
         self._seed = seed
         random = np.random.default_rng([seed, 3])
         draws = random.integers(groups, size=(resamples, groups))
+        # A range of bins for each resample: one `bincount` counts them all.
         draws += groups * np.arange(resamples)[:, None]
         counts = np.bincount(draws.reshape(-1), minlength=resamples * groups)
         self.weights = counts.reshape(resamples, groups).astype(np.float64)
@@ -108,12 +109,14 @@ class Bootstrap:
             skew = np.where(spread > 0, third / (6 * spread**1.5), 0.0)
         ends, last = [], replicates.shape[-1] - 1
         for sign in (-1, 1):
+            # BCa: the end is the quantile Φ(z₀ + (z₀ + z) / (1 − a (z₀ + z))) of the resamples.
             moved = bias + sign * self._tail
             place = normal_share(bias + moved / (1 - skew * moved)) * (last + 1) - 0.5
             ends.append(_at(replicates, np.nan_to_num(np.clip(place, 0, last))))
         stderr = np.std(replicates, axis=-1, ddof=1)
         open_ = np.isnan(value) | np.isnan(stderr)
         low, high = (np.where(open_, np.nan, end) for end in ends)
+        # An interval holds its value, also where all resamples lie on one side of it.
         return Estimate(value, stderr, np.minimum(low, value), np.maximum(high, value))
 
     def _by_jackknife(self, value, left_out):
@@ -185,6 +188,7 @@ def _at(ordered, place):
     below = np.floor(place).astype(int)
     above = np.minimum(below + 1, ordered.shape[-1] - 1)
     low, high = (np.take_along_axis(ordered, i[..., None], axis=-1)[..., 0] for i in (below, above))
+    # Equal infinities have no difference.
     return np.where(low == high, low, low + (place - below) * (high - low))
 
 

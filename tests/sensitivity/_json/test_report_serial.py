@@ -10,6 +10,7 @@ from support.report_cases import made_up_report
 
 from keras_fwd import ConfigurationError
 from keras_fwd.sensitivity._json import serial
+from keras_fwd.sensitivity._page.page_data import page_data
 from keras_fwd.sensitivity.report import SensitivityReport
 
 
@@ -294,3 +295,15 @@ def test_broken_file_is_named_with_the_field(report, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(data))
     with pytest.raises(ConfigurationError, match=r"a\.json: `measures\.rms` must be there"):
         serial.read(SensitivityReport, tmp_path / "a.json")
+
+
+def test_measurements_within_epochs_keep_their_places():
+    """Where a callback measured every few batches; in JSON, and rounded on the page."""
+    report = made_up_report(3, 1, evolution=4)
+    epochs = np.array([0.0, 1 / 3, 2 / 3, 1.0])
+    report = dataclasses.replace(
+        report, evolution=dataclasses.replace(report.evolution, epochs=epochs)
+    )
+    again = SensitivityReport.from_json(report.to_json())
+    np.testing.assert_array_equal(again.evolution.epochs, epochs)
+    assert page_data(again)["evolution"]["epochs"] == [0, 0.333, 0.667, 1]
