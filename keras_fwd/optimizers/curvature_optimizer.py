@@ -200,6 +200,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         unsolved = tf.logical_not(outcome.accepted | outcome.solved)
         self._watch.update(model_pass, expansion, unsolved)
         self._record.update(expansion, outcome)
+        # Last: seeds and schedules of this step are those of the number that it started with.
         self._iterations.assign_add(1)
         return parts, outcome
 

@@ -189,6 +189,7 @@ class GaussNewton(ResidualMinimizer):
         if fit(self._last_step, model_pass.variables):
             moves = zip(self._last_step, parts.expansion.values, outcome.values, strict=True)
             for variable, old, new in moves:
+                # Old minus new: the solution that a step is the negative of.
                 variable.assign(tf.where(outcome.accepted, old - new, variable.value))
         super().take(model_pass, parts, outcome)
 

@@ -166,7 +166,7 @@ class KFAC(KroneckerOptimizer):
 
     def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
         """On the plane of direction and last step, or along the one step of a given rate."""
-        # More damping where it is adapted, for it is to fall.
+        # Three mean eigenvalues where the damping is adapted, for it is to fall; else it stays.
         natural = self._natural(model_pass, expansion, auto=3.0 if self.adaptive else 1.0)
         last = self._last()
         rate = tf.cast(self.learning_rate, tf.float32)

@@ -158,8 +158,9 @@ class KFACPreconditioner(KroneckerOptimizer):
             rate = tf.cast(self.learning_rate, tf.float32)
             clipped = self._clipped_rate(expansion, natural)
             natural = nest.scale(tf.where(rate > 0, clipped / rate, tf.ones_like(rate)), natural)
+        # The rate, like the decay, is the inner optimizer's.
         given = Given(natural, tf.zeros([]))
-        direction = Decayed(expansion, [0.0] * len(natural))  # decay is the inner optimizer's
+        direction = Decayed(expansion, [0.0] * len(natural))
         control = Steady(self.damping, self._growth, given)
         trial = HandedOn(model_pass, expansion)
         return Parts(expansion, given, direction, control, trial, Unjudged(expansion))
