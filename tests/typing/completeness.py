@@ -23,7 +23,11 @@ PACKAGES = (
 REACHED = (
     "keras_fwd.optimizers._kronecker.block_report.BlockRow",
     "keras_fwd.optimizers._kronecker.block_report.BlockReport",
+    "keras_fwd._models.training_pass.Recorder",
+    "keras_fwd._models.training_pass.TrainingPass",
     "keras_fwd.optimizers._steps.convergence.Tolerances",
+    "keras_fwd.optimizers._steps.expansion.Expansion",
+    "keras_fwd.optimizers._steps.parts",
     "keras_fwd.optimizers._residuals.minimization.MinimizeResult",
     "keras_fwd.optimizers.step_report.StepReport",
     "keras_fwd.optimizers.step_report.StepStatus",
