@@ -2,6 +2,7 @@
 # make test        the fast tests          make test-slow   the others
 # make lint        ruff and pyright        make examples    every numbered example
 # make test JOBS=8  on a machine with more cores
+# make test T=tests/_rules/test_resizing.py  a part; also T='tests/_rules -k Resize -x'
 # make faults      all that is drawn at random, for an hour: make test-slow takes a part
 # make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
 # make coverage     the same, and writes docs/coverage.md
@@ -13,6 +14,8 @@
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
+# Which tests, and other arguments of pytest; all of them by default.
+T =
 JOBS ?= 2
 BIN := .venv/bin
 # 3: on a machine without a GPU, TensorFlow logs its absence as an error.
@@ -24,11 +27,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
 
-test: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS)
+test: .venv/.ready-test
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) $(T)
 
 test-slow: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow $(T)
 
 LOWEST := layers/test_layers _derivatives/test_linearize project/test_typing \
     _curvature/test_blocks _rules/test_sealing _rules/test_functions optimizers/test_fit
@@ -77,10 +80,14 @@ dist: .venv/.ready-dev
 	$(INSTALL) -e '.[examples]'
 	touch $@
 
-# The dev extra holds the examples' too, so it renews both stamps.
+.venv/.ready-test: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[test]'
+	touch $@
+
+# The dev extra holds the others, so it renews their stamps too.
 .venv/.ready-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[dev]'
-	touch .venv/.ready-examples $@
+	touch .venv/.ready-examples .venv/.ready-test $@
 
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
