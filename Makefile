@@ -30,13 +30,14 @@ test: .venv/.ready-dev
 test-slow: .venv/.ready-dev
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
 
-LOWEST := $(addprefix tests/test_,layers double_gradient typing blocks sealing fit)
+LOWEST := layers/test_layers _derivatives/test_linearize project/test_typing \
+    _curvature/test_blocks _rules/test_sealing _rules/test_functions optimizers/test_fit
 
 faults: .venv/.ready-dev
 	FAULTS_ALL=1 $(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow tests/faults
 
 test-lowest: .venv-lowest/.ready
-	$(QUIET) .venv-lowest/bin/python -m pytest -n $(JOBS) $(LOWEST:=.py)
+	$(QUIET) .venv-lowest/bin/python -m pytest -n $(JOBS) $(LOWEST:%=tests/%.py)
 
 conformance: .venv/.ready-dev
 	$(QUIET) $(BIN)/keras-fwd coverage --check --jobs $(JOBS)

@@ -41,9 +41,8 @@ def compiled(arguments, width, layers, batch):
     if arguments is None:
         optimizer = keras.optimizers.Adam()
     else:
-        optimizer = keras_fwd.GaussNewton(
-            solver="cg", max_solver_iterations=10, max_trials=2, **arguments
-        )
+        solver = keras_fwd.optimizers.CG(max_iterations=10, **arguments)
+        optimizer = keras_fwd.GaussNewton(solver=solver, max_trials=2)
     model.compile(optimizer, "mse")
     x = tf.random.normal((batch, width), seed=0)
     return model, tf.function(lambda: model.train_step((x, x))["loss"])

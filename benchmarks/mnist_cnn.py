@@ -31,15 +31,10 @@ TESTS = 3
 
 
 def gauss_newton(**arguments):
-    return keras_fwd.GaussNewton(
-        0.5,
-        damping=0.1,
-        solver="cg",
-        max_solver_iterations=10,
-        solver_tolerance=0.1,
-        curvature_batch=125,
-        **arguments,
+    solver = keras_fwd.optimizers.CG(
+        max_iterations=10, tolerance=0.1, curvature_batch=125, **arguments
     )
+    return keras_fwd.GaussNewton(0.5, damping=0.1, solver=solver)
 
 
 #: Name of a side: its optimizer, its batch, its epochs in those of Adam.

@@ -66,10 +66,10 @@ def gauss_newton(solver):
     """A step with one trial; conjugate gradients do all of their iterations."""
 
     def build(sizes):
-        options = {"solver": solver, "max_trials": 1}
+        chosen = solver
         if solver == "cg":
-            options |= {"max_solver_iterations": CG_ITERATIONS, "solver_tolerance": 0.0}
-        return training(keras_fwd.GaussNewton(**options), sizes)
+            chosen = keras_fwd.optimizers.CG(max_iterations=CG_ITERATIONS, tolerance=0.0)
+        return training(keras_fwd.GaussNewton(solver=chosen, max_trials=1), sizes)
 
     return build
 

@@ -28,12 +28,12 @@ class Stopwatch(keras.callbacks.Callback):
 
 def optimizers():
     """Name: the group whose net it trains, and the optimizer."""
-    cg = {"max_solver_iterations": cases.CG_ITERATIONS, "solver_tolerance": 0.0}
+    cg = keras_fwd.optimizers.CG(max_iterations=cases.CG_ITERATIONS, tolerance=0.0)
     return {
         "Adam": ("net", keras.optimizers.Adam),
         f"GaussNewton, cg, {cases.CG_ITERATIONS} iterations": (
             "net",
-            lambda: keras_fwd.GaussNewton(solver="cg", max_trials=1, **cg),
+            lambda: keras_fwd.GaussNewton(solver=cg, max_trials=1),
         ),
         "KFAC": ("net", lambda: keras_fwd.KFAC(1e-3)),
         "GaussNewton, dense": (

@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np
 import record
-import sobol_functions
+from support import sobol_functions
 
 import keras_fwd
 

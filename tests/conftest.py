@@ -9,9 +9,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import keras
 import pytest
 import tensorflow as tf
-from cases import float32, float64  # noqa: F401 - fixtures of all tests
-from chromium import browser  # noqa: F401
-from gradient_registry import dropped_afterwards
+from support.cases import float32, float64  # noqa: F401 - fixtures of all tests
+from support.chromium import browser  # noqa: F401
+from support.gradient_registry import dropped_afterwards
 
 # On GPUs that have it, TF32 rounds float32 products to 10 bits: far above our tolerances.
 tf.config.experimental.enable_tensor_float_32_execution(False)

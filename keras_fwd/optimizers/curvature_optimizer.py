@@ -7,20 +7,18 @@ once the step is accepted: until then it is called as a function of its weights.
 
 import functools
 import weakref
-from typing import Any, NoReturn
+from typing import Any, NoReturn, final
 
 import keras
 import tensorflow as tf
 
 from keras_fwd._checks import check_count, check_number
 from keras_fwd._models.training_pass import Recorder, TrainingPass, loss_tracker
-from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.optimizers._steps import keras_hooks, replicas
-from keras_fwd.optimizers._steps import keras_hooks as loss_scale
 from keras_fwd.optimizers._steps.convergence import LastStep
-from keras_fwd.optimizers._steps.damping import Nielsen
-from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.expansion import Expansion, expand
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
 from keras_fwd.optimizers._steps.search import Search
 from keras_fwd.optimizers._steps.training_checks import (
     check_replicas,
@@ -35,56 +33,65 @@ from keras_fwd.typing import Function, LearningRate, Nest, Tensor, Variable
 class CurvatureOptimizer(keras.optimizers.Optimizer):
     """Base class of optimizers that use curvature and plug into stock `fit`.
 
-    A subclass gives `linear_system(model_pass, expansion)`: the object whose `solve(damping)`
-    returns the direction for one batch.
+    A step is *expansion → system → direction → control → trial → judgement*. A subclass chooses
+    these parts for a batch in `parts(model_pass, expansion)`, and may also say how a model becomes
+    a pass (`new_pass`), what is asked of the batch (`expand`), what is done with the outcome
+    (`take`), and whether `works_on_replicas`: nothing else is there to override.
 
     Args:
         learning_rate: Factor on the direction; a float, a schedule or a callable.
         damping: Initial damping `λ`; adapted after every step.
-        max_trials: How often a rejected step is tried again on its batch, with more damping.
+        max_trials: How often a rejected step is tried again on its batch, with more damping; where
+            0 is allowed, it stands for taking every step.
         name: Name of the optimizer.
+        least_trials: The smallest `max_trials` that is allowed.
         **kwargs: Of `keras.optimizers.Optimizer`.
     """
 
-    #: Batches in a row without a finite loss, gradient and direction, after which training stops.
-    patience = 20
-    #: Whether the gradient may come from a loss that is scaled for half precision.
-    takes_loss_scale = False
-    #: The smallest `max_trials`.
-    least_trials = 1
     #: Whether several replicas take the step that one would take with the whole batch.
     works_on_replicas = False
-    #: Whether the trials of a step are measured for the tests of convergence.
-    measures_progress = False
 
     def __init__(
-        self, learning_rate: LearningRate, damping: float, max_trials: int, name: str, **kwargs: Any
+        self,
+        learning_rate: LearningRate,
+        damping: float,
+        max_trials: int,
+        name: str,
+        least_trials: int = 1,
+        **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         check_number(type(self).__name__, "damping", damping)
-        check_count(type(self).__name__, "max_trials", max_trials, self.least_trials)
+        check_count(type(self).__name__, "max_trials", max_trials, least_trials)
+        #: Batches in a row without a finite loss, gradient and direction, that end training.
+        self.patience: int = 20
         self.initial_damping: float = float(damping)
         self.max_trials: int = int(max_trials)
         scalar = functools.partial(self.add_variable, shape=(), dtype="float32")
         constant = keras.initializers.Constant
         self.damping: Variable = scalar(name="damping", initializer=constant(self.initial_damping))
-        self._growth = scalar(name="damping_growth", initializer=constant(2.0))
+        self._growth: Variable = scalar(name="damping_growth", initializer=constant(2.0))
         self._watch = Watch(self)
         self._record = LastStep(self)
         self._passes = weakref.WeakKeyDictionary()
+        self._needs_graph = False  # whether a step in eager code is compiled by itself
+        self._graph_step = keras_hooks.GraphStep(self._train_step)
         keras_hooks.install(CurvatureOptimizer)
 
     @property
+    @final
     def nonfinite_steps(self) -> int:
         """How many batches had no finite loss, gradient and direction, as a Python integer."""
         return int(self._watch.total.numpy())
 
     @property
+    @final
     def status(self) -> StepReport:
         """How the step on the last batch ended: prints as a sentence, `status.code` is an enum."""
         return self._record.report()
 
     @property
+    @final
     def tolerances(self) -> Variable:
         """Bounds of the tests of convergence that `status` tells of: a variable of `[3]`.
 
@@ -92,82 +99,30 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """
         return self._record.tolerances
 
-    def linear_system(self, model_pass: Any, expansion: Any) -> Any:
-        """The system to solve for the direction on this batch."""
-        raise NotImplementedError
-
-    def new_pass(self, model: keras.Model) -> Any:
-        """The `TrainingPass` of a model."""
+    def new_pass(self, model: keras.Model) -> TrainingPass:
+        """A model as a function of its weights: a `TrainingPass`, made once for each model."""
         return TrainingPass(model)
 
-    def expansion(self, model_pass: Any) -> Any:
+    def expand(self, model_pass: Pass) -> Expansion:
         """The loss of the batch to second order."""
-        return Expansion(model_pass)
+        return expand(model_pass, scale=model_pass.loss_scale)
 
-    def predicted_change(self, expansion: Any, system: Any, step: Any) -> Tensor:
-        """Of the loss by the quadratic model, for the step that `system` solved for last.
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
+        """The parts of the step on a batch."""
+        raise NotImplementedError
 
-        This replica's share of it.
-        """
-        del system
-        return expansion.predicted_change(step)
-
-    def step_from(self, expansion: Any, system: Any, solution: Any) -> Any:
-        """The step for a solution of the linear system, a list like the weights."""
-        del expansion, system
-        return nest.scale(-tf.cast(self.learning_rate, tf.float32), solution.value)
-
-    def curved(self, expansion: Any, system: Any, step: Any, damping: Tensor) -> Any:
-        """The step as it is tried, from that of the quadratic model; and whether it is refused."""
-        del expansion, system, damping
-        return step, tf.constant(False)
-
-    def trial_loss(self, model_pass: Any, system: Any, values: list[Tensor]) -> Tensor:
-        """The loss at other values of the weights, on this replica's share or a part of it."""
-        del system
-        return model_pass(values)["loss"]
-
-    def beyond_trial(self, expansion: Any, system: Any) -> Any:
-        """What the trial's loss leaves out of the batch's, for the step solved for last."""
-        del system
-        return tf.zeros_like(expansion.loss)
-
-    def control(self, system: Any) -> Any:
-        """What governs the length of the steps on a batch."""
-        return Nielsen(self.damping, self._growth, system)
-
-    def next_damping(self, expansion: Any, search: Any) -> Tensor:
-        """The damping of the next step, from how the trials of this one went."""
-        del expansion
-        return search["damping"]
-
-    def take_step(self, model_pass: Any, expansion: Any, search: Any) -> None:
-        """Give the weights their new values, which `search` holds."""
-        del expansion
-        for variable, value in zip(model_pass.variables, search["values"], strict=True):
+    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
+        """Give the weights their new values."""
+        del parts
+        for variable, value in zip(model_pass.variables, outcome.values, strict=True):
             variable.assign(value)
         if self.use_ema:
             keras_hooks.follow_averages(self)
 
+    @final
     def step_number(self) -> Tensor:
         """How many steps were taken, an int32 scalar."""
         return tf.cast(tf.convert_to_tensor(self.iterations), tf.int32)
-
-    def moved(self, model_pass: Any, expansion: Any, step: Any) -> Any:
-        """The weights after a step, inside their constraints."""
-        pairs = zip(model_pass.variables, nest.add(expansion.values, step), strict=True)
-        return [value if v.constraint is None else v.constraint(value) for v, value in pairs]
-
-    def taken(self, model_pass: Any, expansion: Any, step: Any, values: Any) -> Any:
-        """The step that the loss is predicted for, where constraints led to these values."""
-        return step
-
-    def step_logs(self, search: Any) -> dict[str, Tensor]:
-        """What the logs tell of the step, besides the damping."""
-        return {
-            "reduction_ratio": search["ratio"],
-            "solver_iterations": tf.cast(search["iterations"], tf.float32),
-        }
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> NoReturn:
         """Refused: a gradient alone is not enough for a curvature optimizer.
@@ -187,7 +142,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         del kwargs
         self.apply(grads_and_vars)
 
-    @tf.autograph.experimental.do_not_convert
+    @final
     def train_step(self, model: keras.Model, data: Nest) -> dict[str, Tensor]:
         """One training step on a batch, for `fit` or for a `train_step` of one's own.
 
@@ -197,8 +152,16 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
 
         Returns:
             Dict of scalars for the logs: the model's metrics, `damping`, `reduction_ratio` (−inf
-            when no trial gave a finite loss) and `solver_iterations`.
+            when no trial gave a finite loss) and `solver_iterations`, where there are any.
         """
+        if not self._needs_graph:
+            return self._train_step(model, data)
+        if tf.executing_eagerly():
+            check_replicas(self, model)  # before a graph is made, where the answer would differ
+        return self._graph_step(model, data)
+
+    @tf.autograph.experimental.do_not_convert
+    def _train_step(self, model, data):
         batch = tf.nest.map_structure(
             lambda leaf: leaf if leaf is None else tf.convert_to_tensor(leaf),
             keras.utils.unpack_x_y_sample_weight(data),
@@ -214,29 +177,31 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         model_pass = self._pass_of(model)
         model_pass.batch = batch
         model_pass.loss_scale = keras_hooks.scale_of(scaler)
-        expansion, search = self.advance(model_pass)
-        loss_scale.follow(scaler, expansion.finite)
-        return self._logs(model_pass, expansion, search)
+        parts, outcome = self.advance(model_pass)
+        keras_hooks.follow_scale(scaler, parts.expansion.finite)
+        return self._logs(model_pass, parts, outcome)
 
-    def advance(self, model_pass: Any) -> Any:
-        """One step on the batch of a pass: its `Expansion`, and what the `Search` found."""
-        expansion = self.expansion(model_pass)
+    @final
+    def advance(self, model_pass: Pass) -> tuple[Parts, Outcome]:
+        """One step on the batch of a pass: its parts, and how the search among them ended."""
+        expansion = self.expand(model_pass)
+        # Trials call the pass again: what the batch itself came to is kept aside.
         outputs, recorder = model_pass.outputs, model_pass.recorder
         check_updates(self, model_pass.variables, recorder.updated)
-        system = self.linear_system(model_pass, expansion)
-        search = self._search(model_pass, expansion, system)
+        parts = self.parts(model_pass, expansion)
+        outcome = Search(parts, self.max_trials).outcome()
         model_pass.outputs, model_pass.recorder = outputs, recorder
-        self.damping.assign(self.next_damping(expansion, search))
-        self.take_step(model_pass, expansion, search)
-        recorder.commit(search["accepted"])
-        for name, variable in self.control(system).variables.items():
-            if name in search and variable is not self.damping:
-                variable.assign(search[name])
-        unsolved = ~search["accepted"] & ~search.get("solved", search["accepted"])
+        settled = parts.control.settled(outcome)
+        for name, variable in parts.control.variables.items():
+            if name in settled:
+                variable.assign(settled[name])
+        self.take(model_pass, parts, outcome)
+        recorder.commit(outcome.accepted)
+        unsolved = tf.logical_not(outcome.accepted | outcome.solved)
         self._watch.update(model_pass, expansion, unsolved)
-        self._record.update(expansion, search)
+        self._record.update(expansion, outcome)
         self._iterations.assign_add(1)
-        return expansion, search
+        return parts, outcome
 
     def _pass_of(self, model):
         """One object for a model, so that a function that was checked once is known again."""
@@ -247,12 +212,9 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             known = mine[replicas.index()] = self.new_pass(model)
         return known
 
-    def _search(self, model_pass, expansion, system):
-        """Try directions with rising damping until one is accepted; see `Search`."""
-        return Search(self, model_pass, expansion, system).judged()
-
-    def _logs(self, model_pass, expansion, search):
+    def _logs(self, model_pass, parts, outcome):
         """The logs of this batch; its metrics are kept only if the step was."""
+        expansion = parts.expansion
         measured, recorder = model_pass.metrics(expansion.loss)  # first: it may build metrics
         before = model_pass.model.get_metrics_result()
         tracker = loss_tracker(model_pass.model)
@@ -260,14 +222,15 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
             empty = tf.equal(tracker.count.value, 0)
             mean = tf.convert_to_tensor(before["loss"])  # Keras 3.9 has floats in eager code
             before["loss"] = tf.where(empty, tf.cast(expansion.loss, mean.dtype), mean)
-        recorder.commit(search["accepted"])
+        recorder.commit(outcome.accepted)
         keep = functools.partial(tf.where, expansion.finite)
         return {
             **tf.nest.map_structure(keep, measured, before),
             "damping": tf.identity(self.damping.value),
-            **self.step_logs(search),
+            **parts.judgement.logs(outcome),
         }
 
+    @final
     def watched(self, train_function: Function) -> Function:
         """The compiled step of `fit`, which stops when too many batches in a row failed.
 

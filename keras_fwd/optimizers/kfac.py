@@ -9,15 +9,16 @@ from keras_fwd._curvature import weight_penalties
 from keras_fwd._models.serializable import serializable
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers._kronecker.kronecker_optimizer import KroneckerOptimizer
-from keras_fwd.optimizers._kronecker.plane import Given, Plane
-from keras_fwd.optimizers._steps import damping as control
+from keras_fwd.optimizers._kronecker.kronecker_optimizer import FactorOptions, KroneckerOptimizer
+from keras_fwd.optimizers._kronecker.plane import Decayed, Given, OnPart, Plane
 from keras_fwd.optimizers._steps import replicas
+from keras_fwd.optimizers._steps.damping import Following, Steady
 from keras_fwd.optimizers._steps.expansion import Expansion
-from keras_fwd.optimizers._steps.search import Search
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
+from keras_fwd.optimizers._steps.search import ByReduction, Unjudged
 from keras_fwd.optimizers._steps.sub_batch import SubBatch
-from keras_fwd.optimizers.factor_options import FactorOptions
-from keras_fwd.typing import Fisher, Inverse, LearningRate, Shared, Tensor
+from keras_fwd.optimizers._steps.trial import WholeBatch
+from keras_fwd.typing import Fisher, Inverse, LearningRate, Shared
 
 
 @serializable
@@ -120,6 +121,7 @@ class KFAC(KroneckerOptimizer):
         self,
         learning_rate: LearningRate | Literal["adaptive"] = "adaptive",
         damping: float | Literal["auto"] = "auto",
+        *,
         momentum: float = 0.9,
         kl_clip: float | None = 1e-3,
         fisher: Fisher = "monte-carlo",
@@ -162,31 +164,53 @@ class KFAC(KroneckerOptimizer):
 
     works_on_replicas = True
 
-    @property
-    def auto_damping(self) -> float:
-        """More where it is adapted, for it is to fall."""
-        return 3.0 if self.adaptive else 1.0
-
-    def expansion(self, model_pass: Any) -> Any:
-        """The loss of the batch and its gradient."""
-        return Expansion(model_pass, pushforwards=False, scale=model_pass.loss_scale)
-
-    def linear_system(self, model_pass: Any, expansion: Any) -> Any:
-        """The plane of direction and last step, or the one step of a given learning rate."""
-        direction = self.direction(model_pass, expansion)
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
+        """On the plane of direction and last step, or along the one step of a given rate."""
+        # More damping where it is adapted, for it is to fall.
+        natural = self._natural(model_pass, expansion, auto=3.0 if self.adaptive else 1.0)
         last = self._last()
+        rate = tf.cast(self.learning_rate, tf.float32)
         if self.adaptive:
-            vectors = direction, last
+            vectors = (natural.gradient, last)
         else:
-            rate = self._clipped_rate(expansion, direction)
-            vectors = (nest.add_scaled(nest.scale(self.momentum, last), -rate, direction),)
-            if self.max_trials == 0:
-                return Given(vectors[0])
+            clipped = self._clipped_rate(expansion, natural.gradient)
+            pushed = nest.scale(self.momentum, last)
+            vectors = (nest.add_scaled(pushed, -clipped, natural.gradient),)
+        direction = Decayed(expansion, self._decay())
+        if self.max_trials == 0:
+            system = Given(vectors[0], rate)
+            control = Steady(self.damping, self._growth, system)
+            trial = WholeBatch(model_pass, expansion)
+            return Parts(expansion, system, direction, control, trial, Unjudged(expansion))
         part = SubBatch(model_pass, expansion, self.curvature_batch)
-        ridge = None
-        if any(variable.regularizer is not None for variable in model_pass.variables):
-            ridge = weight_penalties.diagonal(model_pass.variables, expansion.values)
-        return Plane(part, ridge, expansion.gradient, vectors, tf.maximum(self.damping.value, 0.0))
+        damping = tf.maximum(self.damping.value, 0.0)
+        ridge = self._ridge(model_pass, expansion)
+        system = Plane(part, ridge, expansion.gradient, vectors, damping, rate)
+        if self.adaptive:
+            least = self.least_damping * natural.mean_eigenvalue
+            control = Following(self.damping, self._growth, system, least)
+        else:
+            control = Steady(self.damping, self._growth, system)
+        trial = OnPart(model_pass, expansion, part)
+        return Parts(expansion, system, direction, control, trial, ByReduction(expansion))
+
+    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
+        """New weights, their averages, and what the next step needs to know."""
+        moved = nest.add_scaled(outcome.values, -1.0, parts.expansion.values)
+        for variable, value in zip(self._last_step, moved, strict=True):
+            variable.assign(value)
+        super().take(model_pass, parts, outcome)
+
+    def _ridge(self, model_pass, expansion):
+        """Curvature of the weights' regularizers, or None without any."""
+        if all(variable.regularizer is None for variable in model_pass.variables):
+            return None
+        return weight_penalties.diagonal(model_pass.variables, expansion.values)
+
+    def _decay(self):
+        """Of each weight, in units of the step size."""
+        decay = self.weight_decay or 0.0
+        return [decay if self._use_weight_decay(v) else 0.0 for v in self._trainable_variables]
 
     def _last(self):
         if not self._last_step:
@@ -198,60 +222,6 @@ class KFAC(KroneckerOptimizer):
             self._variable(f"last_step_{i}", variable.shape, variable.dtype)
             for i, variable in enumerate(self._trainable_variables)
         ]
-
-    def step_from(self, expansion: Any, system: Any, solution: Any) -> Any:
-        """The step, with the decay of weights."""
-        step = nest.scale(-1.0, solution.value)
-        if not self.weight_decay:
-            return step
-        rate = system.step_size if self.adaptive else self.learning_rate
-        share = tf.cast(rate, tf.float32) * self.weight_decay
-        triples = zip(step, expansion.values, self._trainable_variables, strict=True)
-        return [
-            s - tf.cast(share, s.dtype) * w if self._use_weight_decay(variable) else s
-            for s, w, variable in triples
-        ]
-
-    def _search(self, model_pass, expansion, system):
-        search = Search(self, model_pass, expansion, system)
-        return search.judged() if self.max_trials > 0 else search.unjudged()
-
-    def trial_loss(self, model_pass: Any, system: Any, values: list[Tensor]) -> Tensor:
-        """That of the sub-batch."""
-        del model_pass
-        return system.part.loss_at(values)
-
-    def beyond_trial(self, expansion: Any, system: Any) -> Any:
-        """The slope is known from the whole batch; all else that a step does, from the part."""
-        elsewhere = tf.cast(system.slope_elsewhere, expansion.loss.dtype)
-        return expansion.loss - system.part.loss + elsewhere
-
-    def predicted_change(self, expansion: Any, system: Any, step: Any) -> Tensor:
-        """By the exact Gauss-Newton matrix on the batch."""
-        del expansion, step
-        return system.predicted_change / replicas.count()
-
-    def next_damping(self, expansion: Any, search: Any) -> Tensor:
-        """Follows the reduction ratio of the steps that are judged."""
-        damping = tf.identity(self.damping.value)
-        if not self.adaptive:
-            return damping
-        at_once = tf.equal(search["trials"], 1) & search["accepted"]
-        least = self.least_damping * expansion.mean_eigenvalue
-        followed = control.follow(damping, search["ratio"], at_once, least)
-        # Without a trial there is nothing to learn.
-        return tf.where((search["trials"] > 0) & (damping >= 0), followed, damping)
-
-    def take_step(self, model_pass: Any, expansion: Any, search: Any) -> None:
-        """New weights, their averages, and what the next step needs to know."""
-        moved = nest.add_scaled(search["values"], -1.0, expansion.values)
-        for variable, value in zip(self._last_step, moved, strict=True):
-            variable.assign(value)
-        super().take_step(model_pass, expansion, search)
-
-    def step_logs(self, search: Any) -> dict[str, Tensor]:
-        """The reduction ratio, if there is one."""
-        return {"reduction_ratio": search["ratio"]} if self.max_trials > 0 else {}
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

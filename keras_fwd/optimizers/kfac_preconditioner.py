@@ -9,11 +9,15 @@ import tensorflow as tf
 from keras_fwd._models.serializable import serializable
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
-from keras_fwd.optimizers._kronecker.kronecker_optimizer import KroneckerOptimizer
+from keras_fwd.optimizers._kronecker.kronecker_optimizer import FactorOptions, KroneckerOptimizer
+from keras_fwd.optimizers._kronecker.plane import Decayed, Given
+from keras_fwd.optimizers._steps.damping import Steady
 from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
+from keras_fwd.optimizers._steps.search import Unjudged
+from keras_fwd.optimizers._steps.trial import HandedOn
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.factor_options import FactorOptions
-from keras_fwd.typing import Fisher, Inverse, Shared, Tensor, Variable
+from keras_fwd.typing import Fisher, Inverse, Shared, Variable
 
 _OWN = "name damping fisher inverse shared factor_decay factor_every inverse_every seed"
 
@@ -89,6 +93,7 @@ class KFACPreconditioner(KroneckerOptimizer):
         self,
         inner: Any,
         damping: float | Literal["auto"] = "auto",
+        *,
         kl_clip: float | None = None,
         fisher: Fisher = "monte-carlo",
         inverse: Inverse = "cholesky",
@@ -146,43 +151,28 @@ class KFACPreconditioner(KroneckerOptimizer):
         """As the inner optimizer's."""
         self.inner.finalize_variable_values(var_list)
 
-    def expansion(self, model_pass: Any) -> Any:
-        """The loss of the batch and its gradient."""
-        return Expansion(model_pass, pushforwards=False, scale=model_pass.loss_scale)
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
+        """The natural gradient itself: there is nothing left to solve, and nothing to judge."""
+        natural = self._natural(model_pass, expansion, auto=1.0).gradient
+        if self.kl_clip is not None:
+            rate = tf.cast(self.learning_rate, tf.float32)
+            clipped = self._clipped_rate(expansion, natural)
+            natural = nest.scale(tf.where(rate > 0, clipped / rate, tf.ones_like(rate)), natural)
+        given = Given(natural, tf.zeros([]))
+        direction = Decayed(expansion, [0.0] * len(natural))  # decay is the inner optimizer's
+        control = Steady(self.damping, self._growth, given)
+        trial = HandedOn(model_pass, expansion)
+        return Parts(expansion, given, direction, control, trial, Unjudged(expansion))
 
-    def linear_system(self, model_pass: Any, expansion: Any) -> Any:
-        """The natural gradient itself: there is nothing left to solve."""
-        natural = self.direction(model_pass, expansion)
-        if self.kl_clip is None:
-            return natural
-        rate = tf.cast(self.learning_rate, tf.float32)
-        clipped = self._clipped_rate(expansion, natural)
-        return nest.scale(tf.where(rate > 0, clipped / rate, tf.ones_like(rate)), natural)
-
-    def _search(self, model_pass, expansion, system):
-        """No trials: what there is to take, in the words of a search."""
-        del model_pass
-        return {
-            "accepted": expansion.finite & nest.all_finite(system),
-            "natural_gradient": system,
-            "damping": tf.identity(self.damping.value),
-            "growth": tf.identity(self._growth.value),
-        }
-
-    def take_step(self, model_pass: Any, expansion: Any, search: Any) -> None:
+    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
         """The inner optimizer's step, or nothing at all."""
-        del expansion
+        del parts
 
         def take():
-            self.inner.apply(search["natural_gradient"], model_pass.variables)
+            self.inner.apply(outcome.values, model_pass.variables)
             return tf.constant(0)
 
-        tf.cond(search["accepted"], take, lambda: tf.constant(0))
-
-    def step_logs(self, search: Any) -> dict[str, Tensor]:
-        """Nothing: no step is judged."""
-        del search
-        return {}
+        tf.cond(outcome.accepted, take, lambda: tf.constant(0))
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

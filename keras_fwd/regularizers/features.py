@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_fwd._checks import check_number
-from keras_fwd._models import names
+from keras_fwd._models.names import components, input_stems
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError, StructureError
 
@@ -98,7 +98,7 @@ def resolve(batch, features, default):
     Raises:
         ConfigurationError: The model has no such feature.
     """
-    stems = names.input_stems(batch.replay.layer, batch.inputs)
+    stems = input_stems(batch.replay.layer, batch.inputs)
     leaves = nest.flatten(batch.inside)
     shapes = [None if leaf is None else _example_shape(leaf) for leaf in leaves]
     arrays = [None if shape is None else np.full(shape, float(default)) for shape in shapes]
@@ -128,9 +128,9 @@ def _set(array, stem, key, number):
     if key == stem:
         array[...] = number
         return True
-    components = names.components(stem, tf.TensorShape(array.shape))
-    if key in components:
-        array.flat[components.index(key)] = number
+    names = components(stem, tf.TensorShape(array.shape))
+    if key in names:
+        array.flat[names.index(key)] = number
         return True
     return False
 

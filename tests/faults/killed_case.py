@@ -13,7 +13,8 @@ import zipfile
 import keras
 import numpy as np
 import tensorflow as tf
-from resume_case import BATCHES, batches
+from support.flat_options import gauss_newton
+from support.resume_case import BATCHES, batches
 
 import keras_fwd
 from keras_fwd import regularizers
@@ -24,7 +25,7 @@ KINDS = {
     "KFAC rate": lambda: keras_fwd.KFAC(
         0.01, factor_every=2, inverse_every=3, use_ema=True, weight_decay=1e-4
     ),
-    "GaussNewton cg": lambda: keras_fwd.GaussNewton(solver="cg", max_solver_iterations=4),
+    "GaussNewton cg": lambda: gauss_newton(solver="cg", max_iterations=4),
     "KFAC": lambda: keras_fwd.KFAC(factor_every=2, inverse_every=3),
     "GaussNewton regularized": lambda: keras_fwd.GaussNewton(damping=0.1),
     "KFACPreconditioner": lambda: keras_fwd.optimizers.KFACPreconditioner(

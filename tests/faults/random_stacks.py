@@ -5,10 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 import tensorflow as tf
-from cases import leaking
 from conformance import activations, layers
 from conformance.case import image, randomize
 from keras import layers as L
+from support.cases import leaking
 
 BATCH, OUTPUTS = 3, 2
 #: Too large to be traced by the hundred, or no layer to be put into a stack.

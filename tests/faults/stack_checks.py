@@ -6,7 +6,7 @@ dense linear algebra in NumPy.
 
 import numpy as np
 import tensorflow as tf
-from cases import flat
+from support.cases import flat
 
 import keras_fwd
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import keras_fwd
 from keras_fwd import KFAC, GaussNewton
-from keras_fwd.optimizers import KFACPreconditioner
+from keras_fwd.optimizers import CG, KFACPreconditioner
 
 pytestmark = pytest.mark.slow
 L = keras.layers
@@ -44,19 +44,17 @@ def spoils_its_solution(kind):
     """A kind of optimizer whose solution of the damped system is multiplied by what spoils it."""
 
     class Spoils(kind):
-        def linear_system(self, model_pass, expansion):
-            system = super().linear_system(model_pass, expansion)
-            if isinstance(system, list):  # the natural gradient itself
-                return [value * tf.cast(SOLUTION, value.dtype) for value in system]
-            solve = system.solve
+        def parts(self, model_pass, expansion):
+            parts = super().parts(model_pass, expansion)
+            solve = parts.system.solve
 
-            def spoilt(damping):
-                found = solve(damping)
-                values = [value * tf.cast(SOLUTION, value.dtype) for value in found.value]
-                return found._replace(value=values)
+            def spoilt(damping, *gradient):
+                found = solve(damping, *gradient)
+                spoil = lambda value: value * tf.cast(SOLUTION, value.dtype)  # noqa: E731
+                return found._replace(value=tf.nest.map_structure(spoil, found.value))
 
-            system.solve = spoilt
-            return system
+            parts.system.solve = spoilt
+            return parts
 
     return Spoils
 
@@ -65,7 +63,7 @@ OPTIMIZERS = {
     "GaussNewton dense": (GaussNewton, {}),
     "GaussNewton dual": (GaussNewton, {"solver": "dual"}),
     "GaussNewton cg": (GaussNewton, {"solver": "cg"}),
-    "GaussNewton cg kfac": (GaussNewton, {"solver": "cg", "preconditioner": "kfac"}),
+    "GaussNewton cg kfac": (GaussNewton, {"solver": CG(preconditioner="kfac")}),
     "KFAC": (KFAC, {}),
     "KFAC eigen": (KFAC, {"inverse": "eigen", "fisher": "type-2"}),
     "KFAC rate": (KFAC, {"learning_rate": 0.1}),

@@ -11,7 +11,7 @@ import tensorflow as tf
 import keras_fwd
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from page_functions import documented
+from support.page_functions import documented
 
 EPOCHS, BATCHES = 4, 4
 KINDS = {

@@ -2,27 +2,93 @@
 
 import dataclasses
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import keras
 import tensorflow as tf
 
-from keras_fwd._checks import check_number
+from keras_fwd._checks import check_count, check_number
 from keras_fwd._curvature import fisher, loss_hessian
 from keras_fwd._curvature.blocks import blocks
+from keras_fwd._curvature.blocks.blocks import SHARED
+from keras_fwd._curvature.fisher import KINDS
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers._kronecker.block_report import BlockReport
-from keras_fwd.optimizers._kronecker.factors import Factors
+from keras_fwd.optimizers._kronecker.factors import METHODS, Factors
 from keras_fwd.optimizers._steps import replicas
-from keras_fwd.optimizers._steps.keras_hooks import GraphStep
-from keras_fwd.optimizers._steps.training_checks import check_replicas
+from keras_fwd.optimizers._steps.expansion import Expansion, expand
+from keras_fwd.optimizers._steps.parts import Pass, Values
 from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
-from keras_fwd.optimizers.factor_options import FactorOptions
-from keras_fwd.typing import Fisher, Inverse, LearningRate, Nest, Shared, Tensor, Variable
+from keras_fwd.typing import Fisher, Inverse, LearningRate, Nest, Shared, Variable
+
+# How Kronecker factors are measured, averaged and inverted: what users may choose.
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorOptions:
+    """The options of Kronecker factors.
+
+    Args:
+        fisher: `"type-2"`, `"monte-carlo"` or `"empirical"`.
+        inverse: `"cholesky"` or `"eigen"`.
+        shared: `"expand"` or `"reduce"`.
+        factor_decay: Of the averages, at each update.
+        factor_every: Steps between updates of the factors, once training is under way.
+        inverse_every: Steps between renewals of an inverse, likewise.
+        seed: Of the random signs.
+    """
+
+    fisher: Fisher
+    inverse: Inverse
+    shared: Shared
+    factor_decay: float
+    factor_every: int
+    inverse_every: int
+    seed: int
+
+    def checked(self, call: str) -> Self:
+        """The same as plain Python numbers.
+
+        Raises:
+            ConfigurationError: An option has no meaning.
+        """
+        for argument, choices in (("fisher", KINDS), ("inverse", METHODS), ("shared", SHARED)):
+            value = getattr(self, argument)
+            if value not in choices:
+                raise ConfigurationError(
+                    f"{call}: `{argument}` must be one of {', '.join(map(repr, choices))}. "
+                    f"Received: {argument}={value!r}."
+                )
+        check_number(call, "factor_decay", self.factor_decay)
+        if self.factor_decay >= 1:
+            raise ConfigurationError(
+                f"{call}: `factor_decay` must be below 1, for the factors to change. "
+                f"Received: factor_decay={self.factor_decay!r}."
+            )
+        check_count(call, "factor_every", self.factor_every)
+        check_count(call, "inverse_every", self.inverse_every)
+        check_count(call, "seed", self.seed, least=0, most=2**31 - 1)
+        numbers: dict[str, Any] = {"factor_decay": float(self.factor_decay)}
+        for name in ("factor_every", "inverse_every", "seed"):
+            numbers[name] = int(getattr(self, name))
+        return dataclasses.replace(self, **numbers)
+
 
 #: What stands in the damping's variable until the first batch has told it.
 UNKNOWN = -1.0
+
+
+class Natural(NamedTuple):
+    """The gradient multiplied with the damped inverse of the Fisher information.
+
+    Attributes:
+        gradient: List like the weights.
+        mean_eigenvalue: Of the factors, without damping, float32.
+    """
+
+    gradient: Values
+    mean_eigenvalue: tf.Tensor
 
 
 class KroneckerOptimizer(CurvatureOptimizer):
@@ -36,11 +102,6 @@ class KroneckerOptimizer(CurvatureOptimizer):
         name: Name of the optimizer.
         **kwargs: Of `keras.optimizers.Optimizer`.
     """
-
-    takes_loss_scale = True
-    least_trials = 0
-    #: `damping="auto"` in mean eigenvalues of the factors.
-    auto_damping: float = 1.0
 
     fisher: Fisher
     inverse: Inverse
@@ -66,26 +127,18 @@ class KroneckerOptimizer(CurvatureOptimizer):
                 f"{kwargs['gradient_accumulation_steps']!r}."
             )
         auto = isinstance(damping, str) and damping == "auto"
-        super().__init__(learning_rate, 0.0 if auto else damping, max_trials, name, **kwargs)
+        start = 0.0 if auto else damping
+        super().__init__(learning_rate, start, max_trials, name, least_trials=0, **kwargs)
         if auto:
             self.damping.assign(UNKNOWN)
         self._given_damping = damping
-        self._options = options.checked(type(self).__name__)
-        for option, value in dataclasses.asdict(self._options).items():
+        self._factor_options = options.checked(type(self).__name__)
+        for option, value in dataclasses.asdict(self._factor_options).items():
             setattr(self, option, value)
         self._factors: Any = None
         self._made = []  # variables that the first step makes
         self._saved = []  # state from a file, for those that are yet to be made
-        self._graph_step = GraphStep(super().train_step)
-
-    def train_step(self, model: keras.Model, data: Nest) -> dict[str, Tensor]:
-        """As `CurvatureOptimizer.train_step`; in eager code the step is compiled by itself.
-
-        The blocks are read from a graph.
-        """
-        if tf.executing_eagerly():
-            check_replicas(self, model)
-        return self._graph_step(model, data)
+        self._needs_graph = True  # the blocks are read from one
 
     def blocks(self, model: keras.Model, inputs: Nest | None = None) -> BlockReport:
         """Which weights share a block of curvature, of which form, and why.
@@ -102,8 +155,18 @@ class KroneckerOptimizer(CurvatureOptimizer):
         """
         return BlockReport.of(model, inputs, self.shared)
 
-    def direction(self, model_pass: Any, expansion: Any) -> Any:
-        """The preconditioned gradient; factors and inverses are brought up to date before."""
+    def expand(self, model_pass: Pass) -> Expansion:
+        """The loss of the batch and its gradient: products with the Jacobian are not needed."""
+        return expand(model_pass, pushforwards=False, scale=model_pass.loss_scale)
+
+    def _natural(self, model_pass, expansion, auto):
+        """The `Natural` gradient; factors and inverses are brought up to date before.
+
+        Args:
+            model_pass: The `TrainingPass` of the batch.
+            expansion: Its `Expansion`.
+            auto: `damping="auto"` in mean eigenvalues of the factors.
+        """
         step = self.step_number()
         factors = self._bound(expansion)
 
@@ -120,13 +183,13 @@ class KroneckerOptimizer(CurvatureOptimizer):
         factors.update(step, self.factor_every, measure, expansion.finite)
         known = self.damping.value >= 0
         (mean,) = replicas.means([factors.mean_eigenvalue()])
-        expansion.mean_eigenvalue = mean
-        first = self.auto_damping * mean
+        first = auto * mean
         first = tf.where(expansion.finite & tf.math.is_finite(first), first, UNKNOWN)
         self.damping.assign(tf.where(known, self.damping.value, first))
+        # Still unknown where no batch was finite yet: nothing can be added to the curvature then.
         damping = tf.maximum(self.damping.value, 0.0)
         factors.renew(step, self.inverse_every, damping)
-        return factors.solve(self._clip_gradients(expansion.gradient), damping)
+        return Natural(factors.solve(self._clip_gradients(expansion.gradient), damping), mean)
 
     def _set_kl_clip(self, kl_clip):
         if kl_clip is not None:
@@ -197,5 +260,5 @@ class KroneckerOptimizer(CurvatureOptimizer):
             **super().get_config(),
             "damping": self._given_damping,
             **{name: getattr(self, name) for name in names.split()},
-            **dataclasses.asdict(self._options),
+            **dataclasses.asdict(self._factor_options),
         }

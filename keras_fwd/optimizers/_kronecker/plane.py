@@ -1,10 +1,36 @@
 """The quadratic model of the loss on the plane of a direction and the last step."""
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
-from keras_fwd._linear_algebra.solution import Solution, Status
+from keras_fwd._linear_algebra.solution import Status
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import replicas
+from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.parts import Pass, Values
+from keras_fwd.optimizers._steps.sub_batch import SubBatch
+from keras_fwd.optimizers._steps.trial import WholeBatch
+
+
+class Point(NamedTuple):
+    """A step on the plane, and what the model knows of it.
+
+    Attributes:
+        value: As of `Solution`, the descent: minus the step, like the weights.
+        status: As of `Solution`: found, without iterations.
+        iterations: One.
+        predicted_change: Of the loss, by the undamped model.
+        step_size: `α`, or the learning rate that is given.
+        slope_elsewhere: What the slope of the whole batch adds to that of the part, along the step.
+    """
+
+    value: Values
+    status: tf.Tensor
+    iterations: tf.Tensor
+    predicted_change: tf.Tensor
+    step_size: tf.Tensor
+    slope_elsewhere: tf.Tensor
 
 
 class Plane:
@@ -13,12 +39,6 @@ class Plane:
     The curvature on the plane is the exact GGN of the sub-batch, from two pushforwards; the slope
     is that of the whole batch.
 
-    Attributes:
-        part: The `SubBatch`.
-        predicted_change: Of the loss, by the undamped model, for the step solved for last.
-        step_size: `α` of that step.
-        slope_elsewhere: What the slope of the whole batch adds to that of the part, along it.
-
     Args:
         part: The `SubBatch`, of this replica's share.
         ridge: Curvature of the weights' regularizers, or None: list like the weights.
@@ -26,14 +46,15 @@ class Plane:
         vectors: `(d, s)`, the direction and the last step, each a list like the weights; or the
             one step `d` that is to be taken as it is.
         damping: `λ`.
+        rate: The learning rate that the one step was made with.
 
     References:
         Martens and Grosse (2015), section 7.
     """
 
-    def __init__(self, part, ridge, gradient, vectors, damping):
-        self.part = part
+    def __init__(self, part, ridge, gradient, vectors, damping, rate):
         self._vectors = vectors
+        self._rate = rate
         self._damping = damping
         count = len(vectors)
         self._pairs = [(i, j) for i in range(count) for j in range(i, count)]
@@ -47,8 +68,6 @@ class Plane:
             ridged = [nest.map_live(tf.multiply, ridge, v) for v in vectors]
             extra = [nest.dot(vectors[i], ridged[j]) for i, j in self._pairs]
             self._curvature = [c + e for c, e in zip(self._curvature, extra, strict=True)]
-        zero = tf.zeros_like(self._slope[0])
-        self.predicted_change = self.step_size = self.slope_elsewhere = zero
 
     def _push(self, jacobian, hessian):
         """`⟨J v, H J w⟩` for each pair of vectors, and the slope of the part along each."""
@@ -70,13 +89,12 @@ class Plane:
         both = replicas.sums([*curvature, *slope])
         self._curvature, self._part_slope = both[: len(curvature)], both[len(curvature) :]
 
-    def solve(self, damping):
-        """`Solution`: the negative of the step, shorter by as much as the damping was raised."""
+    def solve(self, damping: tf.Tensor) -> Point:
+        """The `Point` of the plane, nearer by as much as the damping was raised."""
         least = 1e-8  # see `damping.adapt`
         shorter = tf.maximum(damping, least) / tf.maximum(self._damping, least)
         shorter = tf.cast(shorter, self._slope[0].dtype)
         shares = self._best(shorter) if len(self._vectors) == 2 else [1 / shorter]
-        self.step_size = tf.abs(shares[0])
         curved = [
             c * shares[i] * shares[j] * (1 if i == j else 2)
             for c, (i, j) in zip(self._curvature, self._pairs, strict=True)
@@ -85,13 +103,17 @@ class Plane:
             tf.add_n([p * x for p, x in zip(slopes, shares, strict=True)])
             for slopes in (self._slope, self._part_slope)
         )
-        self.predicted_change = slope + tf.add_n(curved) / 2
-        self.slope_elsewhere = slope - of_part
         step = nest.scale(shares[0], self._vectors[0])
         for share, vector in zip(shares[1:], self._vectors[1:], strict=True):
             step = nest.add_scaled(step, share, vector)
-        done = tf.constant(int(Status.CONVERGED)), tf.constant(1), tf.zeros_like(shares[0])
-        return Solution(nest.scale(-1.0, step), *done)
+        return Point(
+            nest.scale(-1.0, step),
+            tf.constant(int(Status.CONVERGED)),
+            tf.constant(1),
+            predicted_change=slope + tf.add_n(curved) / 2,
+            step_size=tf.abs(shares[0]) if len(shares) == 2 else self._rate,
+            slope_elsewhere=slope - of_part,
+        )
 
     def _best(self, shorter):
         """Shares of both vectors where the damped model, its curvature times a factor, is least."""
@@ -114,13 +136,73 @@ class Plane:
 
 
 class Given:
-    """A step that is taken as it is."""
+    """A step that is taken as it is.
 
-    def __init__(self, step):
+    Args:
+        step: The step.
+        rate: The learning rate that it was made with.
+    """
+
+    def __init__(self, step: Values, rate: tf.Tensor) -> None:
         self._step = step
+        self._rate = rate
 
-    def solve(self, damping):
-        """`Solution`: the negative of the step."""
+    def solve(self, damping: tf.Tensor) -> Point:
+        """The step, whatever the damping; nothing is expected of it."""
         del damping
-        done = tf.constant(int(Status.CONVERGED)), tf.constant(1), tf.constant(float("nan"))
-        return Solution(nest.scale(-1.0, self._step), *done)
+        none = tf.zeros([])
+        done = tf.constant(int(Status.CONVERGED)), tf.constant(1)
+        return Point(nest.scale(-1.0, self._step), *done, none, self._rate, none)
+
+
+class Decayed:
+    """The step to a point, and the decay of weights along with it.
+
+    Args:
+        expansion: The `Expansion` of the batch.
+        decay: Share of each weight that decays at a step size of 1, a list of floats.
+    """
+
+    def __init__(self, expansion: Expansion, decay: list[float]) -> None:
+        self._expansion = expansion
+        self._decay = decay
+
+    def step(self, solution: Point) -> Values:
+        """With the decay in proportion to the step size."""
+        shares = [tf.cast(solution.step_size, tf.float32) * decay for decay in self._decay]
+        step = nest.scale(-1.0, solution.value)
+        triples = zip(step, self._expansion.values, shares, self._decay, strict=True)
+        return [s - tf.cast(share, s.dtype) * w if decay else s for s, w, share, decay in triples]
+
+    def curved(self, step: Values, damping: tf.Tensor) -> tuple[Values, tf.Tensor]:
+        """The step as it is."""
+        del damping
+        return step, tf.constant(False)
+
+    def predicted_change(self, step: Values, solution: Point) -> tf.Tensor:
+        """Of the loss by the exact Gauss-Newton matrix on the batch; the decay is not counted."""
+        del step
+        return solution.predicted_change / replicas.count()
+
+
+class OnPart(WholeBatch):
+    """Steps are tried on the sub-batch that told their curvature.
+
+    Args:
+        model_pass: The `TrainingPass` of the batch.
+        expansion: Its `Expansion`.
+        part: The `SubBatch`.
+    """
+
+    def __init__(self, model_pass: Pass, expansion: Expansion, part: SubBatch) -> None:
+        super().__init__(model_pass, expansion)
+        self._part = part
+
+    def loss(self, values: Values) -> tf.Tensor:
+        """On this replica's share of the part."""
+        return self._part.loss_at(values)
+
+    def beyond(self, solution: Point) -> tf.Tensor:
+        """The slope is known from the whole batch; all else that a step does, from the part."""
+        loss = self._expansion.loss
+        return loss - self._part.loss + tf.cast(solution.slope_elsewhere, loss.dtype)

@@ -1,92 +1,99 @@
 """The damped system of one batch for `GaussNewton`: which solver, and what it is made of."""
 
-import copy
-import math
+import dataclasses
+from typing import NamedTuple
+
+import tensorflow as tf
 
 from keras_fwd._curvature import loss_hessian, weight_penalties
-from keras_fwd.errors import ConfigurationError
-from keras_fwd.nest_system import NestSystem
 from keras_fwd.optimizers._least_squares.dense_system import dense_system, dual_system, loss_kinds
-from keras_fwd.optimizers._least_squares.geodesic import Geodesic, check_geodesic
-from keras_fwd.optimizers._least_squares.iterative_system import Parts, iterative_system
+from keras_fwd.optimizers._least_squares.directions import (
+    Geodesic,
+    Straight,
+    check_geodesic,
+    of_matrix,
+    of_products,
+)
+from keras_fwd.optimizers._least_squares.iterative_system import Seen, iterative_system
+from keras_fwd.optimizers._least_squares.options import SolverOptions
 from keras_fwd.optimizers._steps import replicas
-from keras_fwd.optimizers._steps.expansion import to_leaves
+from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.parts import Direction, Pass, System, Trial, Values
 from keras_fwd.optimizers._steps.precision import widened
 from keras_fwd.optimizers._steps.sub_batch import SubBatch
-
-#: Up to this many weights a dense factorization is cheap beside the model's own work.
-DENSE_WEIGHTS = 1000
-#: The same for the residuals (batch size times outputs) of the dual system.
-DUAL_RESIDUALS = 512
+from keras_fwd.optimizers._steps.trust_region import Region
 
 
-def few_weights(variables):
-    """Whether they are few enough for a dense factorization."""
-    return sum(math.prod(variable.shape) for variable in variables) <= DENSE_WEIGHTS
+class Setting(NamedTuple):
+    """What a step knows beside its batch.
+
+    Attributes:
+        rate: The learning rate, a float32 scalar.
+        damping: Of the step before, a scalar.
+        region: The `Region` that the steps are kept in, or None.
+        last: The last step for a warm start, or None.
+        number: Of the step, an int32 scalar: the seed of what is drawn at random.
+    """
+
+    rate: tf.Tensor
+    damping: tf.Tensor
+    region: Region | None
+    last: Values | None
+    number: tf.Tensor
 
 
-def batch_system(optimizer, model_pass, expansion, region, last):
-    """The system for the direction, by the solver that fits; sets `expansion.curvature`.
+def batch_system(
+    options: SolverOptions,
+    model_pass: Pass,
+    expansion: Expansion,
+    trial: Trial,
+    setting: Setting,
+) -> tuple[System, Direction]:
+    """The system for the direction, by the solver that fits, and what makes steps of its solutions.
 
     Args:
-        optimizer: The `GaussNewton`.
+        options: Which solver, and how.
         model_pass: The `TrainingPass` of the batch.
         expansion: Its `Expansion`.
-        region: The `Region` that the steps are kept in, or None.
-        last: The last step for a warm start, a list of tensors like the weights; or None.
+        trial: Where steps are tried.
+        setting: What the step knows beside its batch.
     """
     variables = model_pass.variables
     kinds = loss_kinds(model_pass, expansion.leaves)
-    seen, narrow = _seen(optimizer, model_pass, expansion)
+    seen, narrow = _seen(options, model_pass, expansion)
     wide = widened(narrow, model_pass.loss_scale)
     H = loss_hessian.loss_hessian(seen.loss_of_leaves, wide.leaves)
     ridge = weight_penalties.diagonal(variables, expansion.values)
     J = wide.jacobian
-    share = 1 / replicas.count()
-    expansion.curvature = weight_penalties.added_to(J.T @ H @ J, variables, share)
-    solver = _choose(optimizer, J, kinds)
-    if optimizer.geodesic:
-        check_geodesic(kinds, solver, expansion.leaves, optimizer.micro_batch)
+    # The penalties are those of the whole batch: each replica has its share of them.
+    curvature = weight_penalties.added_to(J.T @ H @ J, variables, 1 / replicas.count())
+    solver = options.chosen(J, kinds)
+    if options.geodesic:
+        check_geodesic(kinds, solver, expansion.leaves, options.micro_batch)
     if solver == "cg":
-        parts = Parts(model_pass, expansion, seen, narrow.leaves, wide, H, ridge)
-        return iterative_system(optimizer, parts, last)
+        straight = Straight(expansion, setting.rate, of_products(expansion, curvature))
+        found = Seen(seen, narrow.leaves, wide, H, ridge, curvature)
+        args = options, model_pass, expansion, found, trial, straight
+        return iterative_system(*args, setting.damping, setting.last, setting.number), straight
     if solver == "dual":
         system = dual_system(model_pass, wide, kinds, H, ridge)
     else:
+        region = setting.region
         scale = () if region is None else region.scale
-        damping = optimizer.damping.value
-        system = dense_system(model_pass, wide, kinds, H, ridge, damping, scale)
+        system = dense_system(model_pass, wide, kinds, H, ridge, setting.damping, scale)
         if region is not None:
             region.start(expansion.values, expansion.finite)
-    system = NestSystem(system, J.in_spec)
-    return Geodesic(system, model_pass, expansion, H) if optimizer.geodesic else system
+    predicted = of_matrix(expansion, system)
+    if options.geodesic:
+        along = model_pass, system, H
+        return system, Geodesic(expansion, setting.rate, predicted, J.in_spec, *along)
+    return system, Straight(expansion, setting.rate, predicted, J.in_spec)
 
 
-def _seen(optimizer, model_pass, expansion):
+def _seen(options, model_pass, expansion):
     """The pass that the curvature is taken from, and its expansion."""
-    if optimizer.curvature_batch is None:
+    if options.cg.curvature_batch is None:
         return model_pass, expansion
-    part = SubBatch(model_pass, expansion, optimizer.curvature_batch)
-    seen = copy.copy(expansion)
-    seen.leaves, seen.whole = part.leaves, expansion.free.map(part.jacobian)
-    seen.jacobian = to_leaves(seen.whole)
-    return part.model_pass, seen
-
-
-def _choose(optimizer, J, kinds):
-    residuals, weights = J.shape
-    if optimizer.solver == "dual" and "general" in kinds:
-        raise ConfigurationError(
-            'GaussNewton: solver="dual" needs mse, a robust loss or a cross-entropy (with its '
-            "softmax or sigmoid as the last activation, or from_logits=True). Use "
-            'solver="cg" or solver="dense". Received: another loss.'
-        )
-    if optimizer.solver != "auto":
-        return optimizer.solver
-    if optimizer.curvature_batch is not None:
-        return "cg"
-    if weights <= DENSE_WEIGHTS:
-        return "dense"
-    few = residuals is not None and residuals * replicas.count() <= DUAL_RESIDUALS
-    few = few and optimizer.micro_batch is None
-    return "dual" if few and "general" not in kinds else "cg"
+    part = SubBatch(model_pass, expansion, options.cg.curvature_batch)
+    whole = expansion.free.map(part.jacobian)
+    return part.model_pass, dataclasses.replace(expansion, leaves=part.leaves, whole=whole)

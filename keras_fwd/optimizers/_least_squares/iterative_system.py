@@ -1,144 +1,99 @@
-"""What conjugate gradients solve for the direction of a batch, and how: the options of `"cg"`."""
+"""What conjugate gradients solve for the direction of a batch, and how: by the options of `CG`."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_fwd._checks import check_count, check_flag, check_number
 from keras_fwd._curvature import loss_hessian
 from keras_fwd._linear_algebra import conjugate_gradients
-from keras_fwd._spaces import nest
-from keras_fwd.errors import ConfigurationError
+from keras_fwd._spaces.linear_map import LinearMap
+from keras_fwd.optimizers._least_squares.directions import Straight
+from keras_fwd.optimizers._least_squares.options import SolverOptions
 from keras_fwd.optimizers._least_squares.preconditioners import (
     BatchPreconditioner,
     DiagonalPreconditioner,
 )
 from keras_fwd.optimizers._least_squares.replicated_cg import KrylovSystem
 from keras_fwd.optimizers._steps import replicas
+from keras_fwd.optimizers._steps.expansion import Expansion
+from keras_fwd.optimizers._steps.parts import Pass, System, Trial, Values
 
-PRECONDITIONERS = ("kfac", "diagonal")
 
-
-class Parts(NamedTuple):
-    """Of the system on a batch.
+class Seen(NamedTuple):
+    """What the curvature of a batch is taken from, and what it is made of.
 
     Attributes:
-        model_pass: The `TrainingPass` of the batch.
-        expansion: Its `Expansion`, with the curvature.
-        seen: The pass that the curvature is taken from.
+        model_pass: The pass: of the batch, or of a part of it.
         leaves: Its curvature leaves.
         wide: Its expansion in single precision.
         hessian: The loss's Hessian in the leaves of that.
         ridge: Curvature of the weights' regularizers, a list like the weights.
+        curvature: The `LinearMap` `C`, undamped; in several replicas, their sum is.
     """
 
-    model_pass: Any
-    expansion: Any
-    seen: Any
-    leaves: Any
-    wide: Any
-    hessian: Any
-    ridge: Any
+    model_pass: Pass
+    leaves: list[tf.Tensor]
+    wide: Expansion
+    hessian: LinearMap
+    ridge: Values
+    curvature: LinearMap
 
 
-def iterative_system(optimizer, parts, last):
-    """The system of a batch for conjugate gradients, with the options of a `GaussNewton`.
+def iterative_system(
+    options: SolverOptions,
+    model_pass: Pass,
+    expansion: Expansion,
+    seen: Seen,
+    trial: Trial,
+    straight: Straight,
+    damping: tf.Tensor,
+    last: Values | None,
+    number: tf.Tensor,
+) -> System:
+    """The system of a batch for conjugate gradients.
 
     Args:
-        optimizer: The `GaussNewton`.
-        parts: `Parts`.
-        last: The last step, a list of tensors like the weights, or None.
+        options: Of the solver.
+        model_pass: The `TrainingPass` of the batch.
+        expansion: Its `Expansion`.
+        seen: What the curvature is taken from.
+        trial: Where steps are tried.
+        straight: What makes steps of solutions.
+        damping: About what the system will be solved with.
+        last: The last step, like the weights, or None.
+        number: Of the step.
     """
-    expansion = parts.expansion
-    limits = optimizer.solver_tolerance, optimizer.max_solver_iterations
     if replicas.count() > 1:
-        _check_alone(optimizer)
-        system = expansion.curvature, expansion.gradient
-        return KrylovSystem(*system, tf.identity(optimizer.damping.value), *limits)
-    options = {"progress_tolerance": optimizer.progress_tolerance}
-    if optimizer.backtracking:
-        options["objective"] = _objective(optimizer, parts)
-    near = _preconditioner(optimizer, parts)
-    of_outputs = parts.model_pass.loss_is_of_outputs and parts.seen is parts.model_pass
+        cg = options.of_replicas()
+        system = seen.curvature, expansion.gradient
+        return KrylovSystem(*system, tf.identity(damping), cg.tolerance, cg.max_iterations)
+    cg = options.cg
+    limits = cg.tolerance, cg.max_iterations
+    more: dict[str, Any] = {"progress_tolerance": cg.progress_tolerance}
+    if cg.backtracking:
+        more["objective"] = lambda direction: trial.loss(trial.moved(straight.along(direction)))
+    near = _preconditioner(cg.preconditioner, model_pass, expansion, seen, number)
+    of_outputs = model_pass.loss_is_of_outputs and seen.model_pass is model_pass
     if near is None and last is None and of_outputs:  # the last step is not in the range of Jᵀ
-        cotangent = loss_hessian.loss_gradient(parts.model_pass.loss_of_leaves, parts.wide.leaves)
-        system = parts.wide.jacobian, parts.hessian, cotangent
-        return conjugate_gradients.RangeSpaceConjugateGradient(*system, *limits, **options)
-    system = expansion.curvature, expansion.gradient
-    return conjugate_gradients.ConjugateGradient(*system, *limits, near, x0=last, **options)
+        cotangent = loss_hessian.loss_gradient(model_pass.loss_of_leaves, seen.wide.leaves)
+        system = seen.wide.jacobian, seen.hessian, cotangent
+        return conjugate_gradients.RangeSpaceConjugateGradient(*system, *limits, **more)
+    system = seen.curvature, expansion.gradient
+    return conjugate_gradients.ConjugateGradient(*system, *limits, near, x0=last, **more)
 
 
-def _check_alone(optimizer):
-    """Raise `ConfigurationError` for an option that several replicas do not have."""
-    alone = [name for name in _OPTIONS if name != "curvature_batch"]
-    for name, value in _asked_for(optimizer, alone):
-        raise ConfigurationError(
-            f"GaussNewton: `{name}` is for one device; with several replicas leave it out. "
-            f"Received: {name}={value!r}, {replicas.count()} replicas."
-        )
-
-
-def _objective(optimizer, parts):
-    """The loss of the batch as a function of the direction."""
-
-    def loss(direction):
-        step = nest.scale(-optimizer.learning_rate, direction)
-        values = optimizer.moved(parts.model_pass, parts.expansion, step)
-        return parts.model_pass(values)["loss"]
-
-    return loss
-
-
-def _preconditioner(optimizer, parts):
-    if optimizer.preconditioner is None:
+def _preconditioner(kind, model_pass, expansion, seen, number):
+    if kind is None:
         return None
-    kfac = optimizer.preconditioner == "kfac"  # of the whole batch, whose forward pass it reads
-    used, leaves = parts.seen, parts.leaves
+    kfac = kind == "kfac"  # of the whole batch, whose forward pass it reads
+    used, leaves = seen.model_pass, seen.leaves
     if kfac:
-        used, leaves = parts.model_pass, parts.expansion.leaves
-    narrow = parts.hessian  # in the dtype of the forward pass
-    if parts.wide.leaves is not leaves:
+        used, leaves = model_pass, expansion.leaves
+    narrow = seen.hessian  # in the dtype of the forward pass
+    if seen.wide.leaves is not leaves:
         narrow = loss_hessian.loss_hessian(used.loss_of_leaves, leaves)
-    step = optimizer.step_number()
     if kfac:
-        return BatchPreconditioner(used, parts.expansion, narrow, parts.ridge, step)
-    J = parts.wide.jacobian
-    return DiagonalPreconditioner(
-        used, leaves, narrow, J, J.T @ parts.hessian @ J, parts.ridge, step
-    )
-
-
-#: The arguments of `GaussNewton` that only `"cg"` has a use for.
-_OPTIONS = ("preconditioner", "progress_tolerance", "warm_start", "backtracking", "curvature_batch")
-
-
-def check_options(optimizer):
-    """Raise `ConfigurationError` for an option of `"cg"` that is out of range or has no use."""
-    call = "GaussNewton"
-    check_count(call, "max_solver_iterations", optimizer.max_solver_iterations)
-    check_number(call, "solver_tolerance", optimizer.solver_tolerance)
-    preconditioner = optimizer.preconditioner
-    if preconditioner is not None and preconditioner not in PRECONDITIONERS:
-        raise ConfigurationError(
-            "GaussNewton: `preconditioner` must be one of "
-            f"{', '.join(map(repr, PRECONDITIONERS))}, or None for none. "
-            f"Received: preconditioner={preconditioner!r}."
-        )
-    if optimizer.progress_tolerance is not None:
-        check_number(call, "progress_tolerance", optimizer.progress_tolerance)
-    check_flag(call, "warm_start", optimizer.warm_start)
-    check_flag(call, "backtracking", optimizer.backtracking)
-    check_count(call, "curvature_batch", optimizer.curvature_batch, none="all examples")
-    for name, value in _asked_for(optimizer, _OPTIONS):
-        if optimizer.solver not in ("auto", "cg"):
-            raise ConfigurationError(
-                f'GaussNewton: `{name}` is for solver="cg"; the solver that is asked for is '
-                f"direct, and needs none. Received: {name}={value!r}, "
-                f"solver={optimizer.solver!r}."
-            )
-
-
-def _asked_for(optimizer, names):
-    """The options among these that are not off, and their values."""
-    pairs = [(name, getattr(optimizer, name)) for name in names]
-    return [(name, value) for name, value in pairs if value is not None and value is not False]
+        return BatchPreconditioner(used, expansion, narrow, seen.ridge, number)
+    J = seen.wide.jacobian
+    products = J.T @ seen.hessian @ J
+    return DiagonalPreconditioner(used, leaves, narrow, J, products, seen.ridge, number)

@@ -11,23 +11,22 @@ from keras_fwd._checks import check_count, check_number
 from keras_fwd._derivatives import functional
 from keras_fwd._spaces import given, nest
 from keras_fwd.errors import ConfigurationError
+from keras_fwd.optimizers._least_squares.options import SolverOptions
 from keras_fwd.optimizers._residuals import minimization
 from keras_fwd.optimizers._residuals.minimization import ResidualSteps
 from keras_fwd.optimizers._residuals.residual_pass import CALL, ResidualPass, variables_of
 from keras_fwd.optimizers._steps.training_checks import check_replicas
 from keras_fwd.optimizers._steps.trust_region import Regions
+from keras_fwd.optimizers.curvature_optimizer import CurvatureOptimizer
 from keras_fwd.typing import Nest, Tensor, Variable
 
 _REDUCTIONS = ("sum", "mean")
 
 
-class ResidualMinimizer:
+class ResidualMinimizer(CurvatureOptimizer):
     """The part of `GaussNewton` that needs no model: `step` and `minimize`."""
 
-    damping: Any
-    advance: Any
-    step_logs: Any
-    _growth: Any
+    _options: SolverOptions
     #: The compiled steps of calls in eager code, made when they are asked for.
     _residual_steps: ResidualSteps | None = None
     _regions: Regions | None = None
@@ -122,11 +121,11 @@ class ResidualMinimizer:
         if data is not None:
             data = tf.nest.map_structure(tf.convert_to_tensor, data)
         problem = ResidualPass(residual_fn, found, data, weights, reduction == "mean")
-        _, search = self.advance(problem)
+        parts, outcome = self.advance(problem)
         return {
-            "loss": search["loss"],
+            "loss": outcome.loss,
             "damping": tf.identity(self.damping.value),
-            **self.step_logs(search),
+            **parts.judgement.logs(outcome),
         }
 
     def _step_in_eager(self, residual_fn, variables, data, weights, reduction, jit_compile):
@@ -142,13 +141,11 @@ class ResidualMinimizer:
 
     def _check(self, residual_fn, weights, reduction):
         check_replicas(self, None)
-        for option in ("preconditioner", "curvature_batch", "micro_batch"):
-            value = getattr(self, option, None)
-            if value is not None:
-                raise ConfigurationError(
-                    f"{CALL}: `{option}` is for models in `fit`; leave it out for residuals of "
-                    f"your own. Received: {option}={value!r}."
-                )
+        for option, value in self._options.for_models_only.items():
+            raise ConfigurationError(
+                f"{CALL}: `{option}` is for models in `fit`; leave it out for residuals of "
+                f"your own. Received: {option}={value!r}."
+            )
         if not callable(residual_fn):
             raise ConfigurationError(
                 f"{CALL}: `residual_fn` must be a function that returns residuals. "

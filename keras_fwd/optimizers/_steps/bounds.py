@@ -1,9 +1,10 @@
 """Bounds on variables, given by a constraint: which entries a descent leaves where they are."""
 
+import dataclasses
+
 import tensorflow as tf
 
-from keras_fwd._spaces.linear_map import LinearMap
-from keras_fwd.optimizers._steps.expansion import to_leaves
+from keras_fwd.optimizers._steps.expansion import Expansion, Free
 
 #: How far beyond an entry is looked, relative to it.
 _PROBE = 1e-3
@@ -29,46 +30,17 @@ def free_entries(variables, values, gradient):
     return list(map(_free, variables, values, gradient))
 
 
-class Free:
-    """The entries of variables that may move on a batch; what is asked of it leaves out the others.
-
-    Args:
-        masks: List of boolean tensors like the variables; None if all entries may move.
-    """
-
-    def __init__(self, masks):
-        self._masks = masks
-
-    def vector(self, vector):
-        """Zeros in the place of the others."""
-        if self._masks is None:
-            return vector
-        pairs = zip(self._masks, vector, strict=True)
-        return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in pairs]
-
-    def columns(self, matrix):
-        """A matrix `[m, n]` with zeros for columns of the others."""
-        if self._masks is None:
-            return matrix
-        mask = tf.concat([tf.reshape(mask, [-1]) for mask in self._masks], 0)
-        return tf.where(mask, matrix, tf.zeros_like(matrix))
-
-    def map(self, J):
-        """A `LinearMap` from the variables, with zeros for columns of the others."""
-        if self._masks is None:
-            return J
-        return J @ LinearMap(self.vector, self.vector, J.in_spec, J.in_spec)
-
-
-def restrict(expansion, variables):
-    """Leave out of an `Expansion` what stays at its bounds, in place; sets its `free`."""
-    expansion.free = Free(None)
+def restricted(expansion: Expansion, variables) -> Expansion:
+    """An `Expansion` that leaves out what stays at its bounds."""
     if all(variable.constraint is None for variable in variables):
-        return
-    free = expansion.free = Free(free_entries(variables, expansion.values, expansion.gradient))
-    expansion.gradient = free.vector(expansion.gradient)
-    expansion.whole = free.map(expansion.whole)
-    expansion.jacobian = to_leaves(expansion.whole)
+        return expansion
+    free = Free(free_entries(variables, expansion.values, expansion.gradient))
+    return dataclasses.replace(
+        expansion,
+        free=free,
+        gradient=free.vector(expansion.gradient),
+        whole=free.map(expansion.whole),
+    )
 
 
 def taken(variables, values, step, moved):

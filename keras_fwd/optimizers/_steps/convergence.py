@@ -11,32 +11,13 @@ import tensorflow as tf
 
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps import damping as control
+from keras_fwd.optimizers._steps.parts import Progress
 from keras_fwd.optimizers.step_report import StepReport, StepStatus
 
 #: The tolerances that stand for "as small as rounding allows", in machine epsilons.
 ROUNDINGS = 8.0
 #: What stands in a tolerance that is to follow from the dtype.
 FROM_DTYPE = -1.0
-
-
-class Progress(NamedTuple):
-    """What the trials of one step measured, float32 scalars.
-
-    Attributes:
-        reduction: Largest `|before − after| / |before|` of the loss over the trials.
-        predicted: Largest predicted reduction, relative in the same way.
-        ratio: Actual over predicted reduction of the last trial.
-        step: Largest norm of a trial's step, relative to that of the weights.
-        shortest: That of the last trial.
-        cosine: Largest cosine between the residual and its change along a step; see `cosine`.
-    """
-
-    reduction: Any
-    predicted: Any
-    ratio: Any
-    step: Any
-    shortest: Any
-    cosine: Any
 
 
 #: Before the first trial.
@@ -181,16 +162,16 @@ class LastStep:
         self._measured = vector("last_step", [0.0, 0.0, *UNTRIED])
         self.tolerances = vector("tolerances", [FROM_DTYPE] * 3)
 
-    def update(self, expansion, search):
+    def update(self, expansion, outcome):
         """Keep how this step ended, inside the step."""
-        progress = search.get("progress")
-        damping = search.get("damping", self._optimizer.damping.value)
+        progress = outcome.progress or None  # none measured: an empty tuple
+        damping = outcome.control.get("damping", self._optimizer.damping.value)
         given = Tolerances(*tf.unstack(tf.convert_to_tensor(self.tolerances.value)))
         dtypes = expansion.loss.dtype, nest.accumulator_dtype(expansion.values)
         status = status_of(
             expansion.finite,
-            search["accepted"],
-            search.get("solved", search["accepted"]),
+            outcome.accepted,
+            outcome.solved,
             damping,
             progress,
             given.resolved(*dtypes),

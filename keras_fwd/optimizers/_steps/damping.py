@@ -1,6 +1,11 @@
 """How the damping follows the quality of the steps, and what of it must survive a step."""
 
+from typing import Generic
+
 import tensorflow as tf
+
+from keras_fwd.optimizers._steps.parts import Outcome, S, State, System
+from keras_fwd.typing import Variable
 
 #: A step is kept when the loss falls by more than this share of what was predicted.
 ACCEPT = 1e-4
@@ -15,12 +20,8 @@ FACTOR = 0.93
 AFTER_REJECTION = 2.0
 
 
-class Nielsen:
+class Nielsen(Generic[S]):
     """The control of a `Search` by the damping itself, with Nielsen's rule.
-
-    A control is asked for its state at the `start` of a batch, a dict of scalars; for the direction
-    (`solve`); and for the state after a trial (`next`). What must survive the batch are its
-    `variables`.
 
     Args:
         damping: Scalar variable.
@@ -28,32 +29,78 @@ class Nielsen:
         system: Of the batch.
     """
 
-    def __init__(self, damping, growth, system):
+    def __init__(self, damping: Variable, growth: Variable, system: System[S]) -> None:
         self.variables = {"damping": damping, "growth": growth}
         self._system = system
 
-    def start(self, finite):
+    def start(self, sound: tf.Tensor) -> State:
         """A batch without a finite loss is not tried at all: only the damping rises."""
         damping, growth = (tf.identity(variable.value) for variable in self.variables.values())
         raised, grown = adapt(damping, growth, -1.0, tf.constant(False))
         return {
-            "damping": tf.where(finite, damping, raised),
-            "growth": tf.where(finite, growth, grown),
+            "damping": tf.where(sound, damping, raised),
+            "growth": tf.where(sound, growth, grown),
         }
 
-    def solve(self, state):
+    def solve(self, state: State) -> tuple[S, tf.Tensor, tuple[tf.Tensor, ...]]:
         """`Solution`, its damping, and what is needed to judge it: nothing."""
         return self._system.solve(state["damping"]), state["damping"], ()
 
-    def nothing(self):
+    def nothing(self) -> tuple[tf.Tensor, ...]:
         """In the place of facts that are not needed."""
         return ()
 
-    def next(self, state, facts, ratio, accepted, before, after):
+    def next(
+        self,
+        state: State,
+        facts: tuple[tf.Tensor, ...],
+        ratio: tf.Tensor,
+        accepted: tf.Tensor,
+        before: tf.Tensor,
+        after: tf.Tensor,
+    ) -> State:
         """The state after a trial."""
         del facts, before, after
         damping, growth = adapt(state["damping"], state["growth"], ratio, accepted)
         return {"damping": damping, "growth": growth}
+
+    def settled(self, outcome: Outcome) -> State:
+        """The next batch starts where the trials of this one ended."""
+        return outcome.control
+
+
+class Steady(Nielsen[S]):
+    """Nielsen's rule among the trials of a batch, but each batch starts with the same damping."""
+
+    def settled(self, outcome: Outcome) -> State:
+        """The factor of the next rejection alone."""
+        return {name: outcome.control[name] for name in outcome.control if name != "damping"}
+
+
+class Following(Nielsen[S]):
+    """Nielsen's rule among the trials of a batch; from batch to batch, `follow`.
+
+    Args:
+        damping: As of `Nielsen`.
+        growth: As of `Nielsen`.
+        system: Of the batch.
+        least: What the damping of later batches stays above, a scalar.
+    """
+
+    def __init__(
+        self, damping: Variable, growth: Variable, system: System[S], least: tf.Tensor
+    ) -> None:
+        super().__init__(damping, growth, system)
+        self._least = least
+
+    def settled(self, outcome: Outcome) -> State:
+        """From how the trials went, not from where they ended: one batch may be an exception."""
+        damping = tf.identity(self.variables["damping"].value)
+        at_once = tf.equal(outcome.trials, 1) & outcome.accepted
+        followed = follow(damping, outcome.ratio, at_once, self._least)
+        # Without a trial there is nothing to learn.
+        due = (outcome.trials > 0) & (damping >= 0)
+        return {**outcome.control, "damping": tf.where(due, followed, damping)}
 
 
 def reduction_ratio(before, after, predicted, first=True):

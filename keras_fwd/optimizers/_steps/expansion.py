@@ -1,75 +1,119 @@
 """The loss of one batch to second order in the weights: what a step is built from and judged by."""
 
-from typing import Any
+import dataclasses
 
 import tensorflow as tf
 
 from keras_fwd._derivatives import double_gradient
+from keras_fwd._derivatives.passes import Forward
 from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.optimizers._steps import replicas
 
 
+class Free:
+    """The entries of variables that may move on a batch; what is asked of it leaves out the others.
+
+    Args:
+        masks: List of boolean tensors like the variables; None if all entries may move.
+    """
+
+    def __init__(self, masks: list[tf.Tensor] | None = None) -> None:
+        self._masks = masks
+
+    def vector(self, vector):
+        """Zeros in the place of the others."""
+        if self._masks is None:
+            return vector
+        pairs = zip(self._masks, vector, strict=True)
+        return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in pairs]
+
+    def columns(self, matrix):
+        """A matrix `[m, n]` with zeros for columns of the others."""
+        if self._masks is None:
+            return matrix
+        mask = tf.concat([tf.reshape(mask, [-1]) for mask in self._masks], 0)
+        return tf.where(mask, matrix, tf.zeros_like(matrix))
+
+    def map(self, J):
+        """A `LinearMap` from the variables, with zeros for columns of the others."""
+        if self._masks is None:
+            return J
+        return J @ LinearMap(self.vector, self.vector, J.in_spec, J.in_spec)
+
+
+@dataclasses.dataclass(frozen=True)
 class Expansion:
     """The loss of a batch to second order in the weights, at their present values.
 
-    Loss and gradient are those of the whole batch; all else is of this replica's share of it.
+    Loss and gradient are those of the whole batch; all else is of this replica's share of it. It
+    never changes: what bounds or precision make of it is another one.
 
     Attributes:
         values: The weights, a list of tensors.
         loss: Scalar.
         gradient: List like the values.
         leaves: The curvature leaves: outputs, or logits.
-        whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves.
-        jacobian: `LinearMap` from the weights to the leaves.
-        curvature: Set by the optimizer: the `LinearMap` `C` of the quadratic model, undamped;
-            in several replicas, their sum is.
-        free: Set by optimizers that know bounds: the `Free` entries.
-        mean_eigenvalue: Set by optimizers with Kronecker factors: of those factors, float32.
+        whole: `LinearMap` from the weights to `{"loss", "outputs"}`, the outputs being the leaves;
+            or None where no Jacobian was asked for.
         finite: Boolean scalar: loss and gradient are.
         overflowed: Boolean scalar: only the gradient is not finite, and it was scaled.
-        forward: The forward pass itself, a `Forward`.
+        forward: The forward pass itself, or None where there is no single one.
+        free: Which entries may move.
+    """
+
+    values: list[tf.Tensor]
+    loss: tf.Tensor
+    gradient: list[tf.Tensor]
+    leaves: list[tf.Tensor]
+    whole: LinearMap | None
+    finite: tf.Tensor
+    overflowed: tf.Tensor
+    forward: Forward | None = None
+    free: Free = dataclasses.field(default_factory=Free)
+
+    @property
+    def jacobian(self) -> LinearMap:
+        """`LinearMap` from the weights to the leaves, of an expansion that was asked for it."""
+        assert self.whole is not None
+        return to_leaves(self.whole)
+
+
+def expand(model_pass, pushforwards=True, scale=None):
+    """The `Expansion` of a batch.
 
     Args:
         model_pass: A `TrainingPass`.
-        pushforwards: Whether the Jacobian is asked for; without, there is none, nor `whole`.
+        pushforwards: Whether the Jacobian is asked for.
         scale: What the loss is multiplied with on its way back, or None; the gradient is that of
             the loss itself.
     """
+    values = values_of(model_pass)
+    if pushforwards:
+        forward, J = _linearization(model_pass, values)
+    else:
+        forward, J = double_gradient.forward_pass("vjp", model_pass, values), None
+    return measured(values, forward.outputs, forward.pull, J, scale, forward)
 
-    def __init__(self, model_pass, pushforwards=True, scale=None):
-        self.values = [tf.identity(variable.value) for variable in model_pass.variables]
-        self.forward: Any = None
-        self.whole: Any = None
-        self.jacobian: Any = None
-        if pushforwards:
-            self.forward, J = _linearization(model_pass, self.values)
-            self.whole = J
-            self.jacobian = to_leaves(J)
-        else:
-            self.forward = double_gradient.forward_pass("vjp", model_pass, self.values)
-        self._measure(self.forward.outputs, self.forward.pull, scale)
 
-    def _measure(self, result, pull, scale):
-        """Loss and gradient, from what the pass returned and its pullback."""
-        self.loss, self.leaves = result["loss"], result["outputs"]
-        nothing = [None] * len(self.leaves)
-        start = tf.ones_like(self.loss) if scale is None else tf.cast(scale, self.loss.dtype)
-        gradient = pull({"loss": start, "outputs": nothing})
-        if scale is not None:
-            gradient = nest.scale(1 / scale, gradient)
-        self.loss, *self.gradient = replicas.sums([self.loss, *gradient])
-        self.finite = tf.math.is_finite(self.loss) & nest.all_finite(self.gradient)
-        overflow = tf.math.is_finite(self.loss) & ~self.finite
-        self.overflowed = tf.constant(False) if scale is None else overflow
-        self.curvature = None
-        self.free: Any = None
-        self.mean_eigenvalue: Any = None
+def values_of(model_pass):
+    """The present values of the weights of a pass, a list of tensors."""
+    return [tf.identity(variable.value) for variable in model_pass.variables]
 
-    def predicted_change(self, step):
-        """`⟨g, s⟩ + ½ ⟨s, C s⟩`, this replica's share of it."""
-        linear = nest.dot(self.gradient, step) / replicas.count()
-        return linear + nest.dot(step, self.curvature._mv(step)) / 2
+
+def measured(values, result, pull, J, scale, forward=None):
+    """The `Expansion` with loss and gradient from what the pass returned, and its pullback."""
+    loss, leaves = result["loss"], result["outputs"]
+    nothing = [None] * len(leaves)
+    start = tf.ones_like(loss) if scale is None else tf.cast(scale, loss.dtype)
+    gradient = pull({"loss": start, "outputs": nothing})
+    if scale is not None:
+        gradient = nest.scale(1 / scale, gradient)
+    loss, *gradient = replicas.sums([loss, *gradient])
+    finite = tf.math.is_finite(loss) & nest.all_finite(gradient)
+    # A gradient that overflows by its scale is no fault of the batch: half the scale mends it.
+    overflowed = tf.constant(False) if scale is None else tf.math.is_finite(loss) & ~finite
+    return Expansion(values, loss, gradient, leaves, J, finite, overflowed, forward)
 
 
 def _linearization(model_pass, values):

@@ -13,8 +13,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_fwd.errors import ConfigurationError
-
 _installed = []
 
 
@@ -53,12 +51,6 @@ def curvature_optimizer(model, optimizer_class):
     inner: Any = getattr(optimizer, "inner_optimizer", None)
     if not isinstance(inner, optimizer_class):
         return None
-    if not inner.takes_loss_scale:
-        raise ConfigurationError(
-            f"{type(inner).__name__}: a curvature optimizer takes no loss scaling, which Keras "
-            f"adds to models of dtype policy mixed_float16. Received: {type(optimizer).__name__}. "
-            "Call `model.compile(…, auto_scale_loss=False)`, or use the policy mixed_bfloat16."
-        )
     return inner
 
 

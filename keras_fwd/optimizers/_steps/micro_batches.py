@@ -13,29 +13,12 @@ from keras_fwd._spaces import given, nest
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers._steps import replicas
-from keras_fwd.optimizers._steps.expansion import Expansion, to_leaves
+from keras_fwd.optimizers._steps.expansion import measured, values_of
 
 # What makes a step in blocks differ from the step of the whole batch: refused, by name.
 
 #: Ops that draw random numbers, with a state or without.
 _RANDOM = re.compile("Random|TruncatedNormal|StandardNormal|Multinomial|StatefulUniform")
-
-
-def check_blocks(optimizer, micro_batch):
-    """Raise `ConfigurationError` for arguments of `GaussNewton` that need the batch as a whole."""
-    if micro_batch is None:
-        return
-    for argument, needed in (
-        ("solver", optimizer.solver if optimizer.solver == "dual" else None),
-        ("preconditioner", optimizer.preconditioner),
-        ("curvature_batch", optimizer.curvature_batch),
-    ):
-        if needed is not None:
-            raise ConfigurationError(
-                f"GaussNewton: `micro_batch` does not go with {argument}={needed!r}, which needs "
-                f"the batch as a whole. Received: micro_batch={micro_batch!r}, "
-                f"{argument}={needed!r}. Leave one of them out."
-            )
 
 
 def check_batch(model_pass):
@@ -202,21 +185,17 @@ class MicroBatches(TrainingPass):
         return outputs
 
 
-class BlockedExpansion(Expansion):
+def expand_blocks(model_pass, scale=None):
     """The `Expansion` of `MicroBatches`: each product runs the blocks anew.
 
     Args:
         model_pass: The `MicroBatches`.
-        scale: As of `Expansion`.
+        scale: As of `expand`.
     """
-
-    def __init__(self, model_pass, scale=None):
-        self.values = [tf.identity(variable.value) for variable in model_pass.variables]
-        result = model_pass(self.values)
-        self.whole = _jacobian(model_pass, self.values, result)
-        self.jacobian = to_leaves(self.whole)
-        self.forward = None
-        self._measure(result, self.whole._transpose_mv, scale)
+    values = values_of(model_pass)
+    result = model_pass(values)
+    J = _jacobian(model_pass, values, result)
+    return measured(values, result, J._transpose_mv, J, scale)
 
 
 def _jacobian(model_pass, values, result):

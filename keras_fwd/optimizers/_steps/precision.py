@@ -4,13 +4,12 @@ A forward pass, and so each product, stays in the dtype the model computes in. W
 with the products does not: it would lose the conjugacy of its directions, and small curvatures.
 """
 
-import copy
+import dataclasses
 
 import tensorflow as tf
 
 from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap
-from keras_fwd.optimizers._steps.expansion import to_leaves
 
 #: Below the shortest vector that has a direction.
 _TINY = 1e-30
@@ -22,7 +21,7 @@ def is_half(space):
 
 
 def widened(expansion, scale):
-    """The expansion itself, or a copy whose leaves and Jacobian are in single precision.
+    """The expansion itself, or one whose leaves and Jacobian are in single precision.
 
     Args:
         expansion: An `Expansion` with a Jacobian.
@@ -30,11 +29,11 @@ def widened(expansion, scale):
     """
     if not is_half(expansion.leaves):
         return expansion
-    wide = copy.copy(expansion)
-    wide.leaves = [_single(leaf) for leaf in expansion.leaves]
-    wide.whole = _between_singles(expansion.whole, scale)
-    wide.jacobian = to_leaves(wide.whole)
-    return wide
+    return dataclasses.replace(
+        expansion,
+        leaves=[_single(leaf) for leaf in expansion.leaves],
+        whole=_between_singles(expansion.whole, scale),
+    )
 
 
 def _single(leaf):

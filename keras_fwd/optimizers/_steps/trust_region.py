@@ -9,8 +9,11 @@ import weakref
 import keras
 import tensorflow as tf
 
+from keras_fwd._linear_algebra.solution import Solution
 from keras_fwd._spaces import nest
 from keras_fwd.optimizers._steps.damping import LARGEST
+from keras_fwd.optimizers._steps.parts import Outcome, RegionSystem, State
+from keras_fwd.typing import Variable
 
 
 class Region:
@@ -86,7 +89,7 @@ class Regions:
 
 
 class TrustRegion:
-    """The control of a `Search` by a radius; see `Nielsen`.
+    """The control of a `Search` by a radius.
 
     Args:
         damping: Scalar variable for the damping that the last step needed.
@@ -95,16 +98,22 @@ class TrustRegion:
         rate: Factor on the directions.
     """
 
-    def __init__(self, damping, radius, system, rate):
+    def __init__(
+        self,
+        damping: Variable,
+        radius: Variable,
+        system: RegionSystem[Solution],
+        rate: tf.Tensor,
+    ) -> None:
         self.variables = {"damping": damping, "radius": radius}
         self._system, self._rate = system, rate
 
-    def start(self, finite):
+    def start(self, sound: tf.Tensor) -> State:
         """The radius is that of the step before; a batch that is not finite tells nothing."""
-        del finite
+        del sound
         return {name: tf.identity(variable.value) for name, variable in self.variables.items()}
 
-    def solve(self, state):
+    def solve(self, state: State) -> tuple[Solution, tf.Tensor, tuple[tf.Tensor, ...]]:
         """`Solution` within the radius, its damping, and what is needed to judge it."""
         radius, rate = state["radius"], tf.cast(self._rate, state["radius"].dtype)
         damping = self._system.within(tf.math.divide_no_nan(radius, rate))
@@ -112,11 +121,19 @@ class TrustRegion:
         facts = self._system.length(solution.value) * rate, -self._system.slope(damping) * rate
         return solution, damping, (damping, *facts)
 
-    def nothing(self):
+    def nothing(self) -> tuple[tf.Tensor, ...]:
         """In the place of facts that are not needed."""
         return (tf.zeros([], self.variables["radius"].dtype),) * 3
 
-    def next(self, state, facts, ratio, accepted, before, after):
+    def next(
+        self,
+        state: State,
+        facts: tuple[tf.Tensor, ...],
+        ratio: tf.Tensor,
+        accepted: tf.Tensor,
+        before: tf.Tensor,
+        after: tf.Tensor,
+    ) -> State:
         """The state after a trial."""
         del accepted
         damping, length, slope = facts
@@ -125,6 +142,10 @@ class TrustRegion:
         # A direction that is not finite has no length, and is no other within another radius.
         damping = tf.where(tf.math.is_finite(length), damping, LARGEST)
         return {"damping": tf.cast(damping, state["damping"].dtype), "radius": radius}
+
+    def settled(self, outcome: Outcome) -> State:
+        """The next batch starts with the radius that the trials of this one ended with."""
+        return outcome.control
 
 
 def adapt(radius, length, ratio, undamped, slope, before, after):

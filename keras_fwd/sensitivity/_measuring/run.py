@@ -1,6 +1,8 @@
 """One pass of a sensitivity analysis over data, and the report that comes of it."""
 
+import contextlib
 import dataclasses
+import sys
 import zlib
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError, StructureError
-from keras_fwd.sensitivity._measuring import notes, progress
+from keras_fwd.sensitivity._measuring import notes
 from keras_fwd.sensitivity._measuring.interactions import PairSearch
 from keras_fwd.sensitivity._measuring.notes import About
 from keras_fwd.sensitivity._measuring.stream import Background
@@ -18,6 +20,41 @@ from keras_fwd.sensitivity._statistics.accumulator import Accumulator, group_cou
 from keras_fwd.sensitivity._statistics.estimates import Groups
 from keras_fwd.sensitivity._statistics.moments import Places
 from keras_fwd.sensitivity.report import SensitivityReport
+
+# A progress bar over the examples of a report, by Rich, on the terminal's error stream.
+
+
+@contextlib.contextmanager
+def bar(call, show, total):
+    """Gives a function that takes how many more examples are done.
+
+    Args:
+        call: Name of the public call, which stands before the bar.
+        show: True, False, or `"auto"`: if the error stream is a terminal.
+        total: How many examples there will be, or None.
+    """
+    if show == "auto":
+        show = sys.stderr.isatty()
+    if not show:
+        yield lambda count: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError:  # the bar is a comfort: without the extra there is none
+        yield lambda count: None
+        return
+    columns = (TextColumn(call), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(call, total=total)
+        yield lambda count: progress.advance(task, count)
+
 
 #: Bytes that the derivatives of one batch may take; those of two are held at a time.
 BATCH_BYTES = 2**26
@@ -54,7 +91,7 @@ class Run:
     def report(self, show):
         """The report; `show` says whether there is a progress bar."""
         call = self.analysis.call
-        with progress.bar(call, show, self._stream.total()) as advance:
+        with bar(call, show, self._stream.total()) as advance:
             try:
                 self._look()
                 with Background() as background:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_fwd._models import names as model_names
+from keras_fwd._models.names import components, input_stems
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
 
@@ -138,11 +138,11 @@ def find(model, x):
         `(found, where)`: a list of `Discrete`, without values yet; and for each column of the
         other inputs its leaf, its place there, and its own name.
     """
-    leaves, stems = nest.flatten(x), model_names.input_stems(model, x)
+    leaves, stems = nest.flatten(x), input_stems(model, x)
     looked_up = _looked_up(model, x, stems)
     where, found = [], []
     for i, (leaf, stem) in enumerate(zip(leaves, stems, strict=True)):
-        names = model_names.components(stem, leaf.shape[1:])
+        names = components(stem, leaf.shape[1:])
         if nest.is_differentiable(leaf.dtype) and i not in looked_up:
             where += [(i, place, name) for place, name in enumerate(names)]
         else:
