@@ -2,8 +2,9 @@
 # make test        the fast tests          make test-slow   the others
 # make lint        ruff and pyright        make examples    every numbered example
 # make test JOBS=8  on a machine with more cores
-# make faults      all that is drawn at random, for an hour: make test-slow takes a part
-# make conformance  every layer, loss and op, and whether docs/coverage.md says what came out
+# make test T=tests/_rules/test_resizing.py  a part; also T='tests/_rules -k Resize -x'
+# make faults      all that is drawn at random, for an hour; records it: make test-slow takes a share
+# make conformance  every layer, loss and op, and whether docs/coverage.md says what came out; records it
 # make coverage     the same, and writes docs/coverage.md
 # make docs        the site, in build/docs; runs the examples that changed since the last time
 # make bench       all benchmarks, for hours; peers get environments of their own; writes docs/benchmarks.md
@@ -13,34 +14,40 @@
 # make clean       removes the environment and everything built
 
 PYTHON ?= python3
+# Which tests, and other arguments of pytest; all of them by default.
+T =
 JOBS ?= 2
 BIN := .venv/bin
 # 3: on a machine without a GPU, TensorFlow logs its absence as an error.
 QUIET := TF_CPP_MIN_LOG_LEVEL=3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow faults test-lowest conformance coverage lint examples docs dist bench bench-quick clean
+.PHONY: demo test test-slow faults test-lowest conformance test-conformance coverage lint examples docs dist bench bench-quick clean
 
 demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
 
-test: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS)
+test: .venv/.ready-test
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) $(T)
 
 test-slow: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow $(T)
 
 LOWEST := layers/test_layers _derivatives/test_linearize project/test_typing \
     _curvature/test_blocks _rules/test_sealing _rules/test_functions optimizers/test_fit
 
 faults: .venv/.ready-dev
-	FAULTS_ALL=1 $(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow tests/faults
+	WHOLE=1 $(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow tests/faults
 
 test-lowest: .venv-lowest/.ready
 	$(QUIET) .venv-lowest/bin/python -m pytest -n $(JOBS) $(LOWEST:%=tests/%.py)
 
 conformance: .venv/.ready-dev
 	$(QUIET) $(BIN)/keras-fwd coverage --check --jobs $(JOBS)
+
+# What a change needs: a share, where the record says that nothing it depends on has changed.
+test-conformance: .venv/.ready-dev
+	$(QUIET) $(BIN)/keras-fwd coverage --check --share --jobs $(JOBS)
 
 coverage: .venv/.ready-dev
 	$(QUIET) $(BIN)/keras-fwd coverage --jobs $(JOBS)
@@ -77,10 +84,14 @@ dist: .venv/.ready-dev
 	$(INSTALL) -e '.[examples]'
 	touch $@
 
-# The dev extra holds the examples' too, so it renews both stamps.
+.venv/.ready-test: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[test]'
+	touch $@
+
+# The dev extra holds the others, so it renews their stamps too.
 .venv/.ready-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[dev]'
-	touch .venv/.ready-examples $@
+	touch .venv/.ready-examples .venv/.ready-test $@
 
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest

@@ -9,12 +9,26 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import keras
 import pytest
 import tensorflow as tf
+from support import ids, records
 from support.cases import float32, float64  # noqa: F401 - fixtures of all tests
 from support.chromium import browser  # noqa: F401
 from support.gradient_registry import dropped_afterwards
 
 # On GPUs that have it, TF32 rounds float32 products to 10 bits: far above our tolerances.
 tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(records.Records(config))
+
+
+def pytest_make_parametrize_id(val):
+    return ids.name_of(val)
+
+
+def pytest_collection_modifyitems(items):
+    if unnamed := list(ids.places(items)):
+        raise pytest.UsageError("give these cases names (ids=…):\n" + "\n".join(unnamed))
 
 
 def pytest_collection_finish():

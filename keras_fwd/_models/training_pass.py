@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_fwd._derivatives.taylor import directional_derivatives
 from keras_fwd._models import model_losses
 from keras_fwd._spaces import nest
+from keras_fwd.typing import Nest, Variable
 
 
 class Recorder(keras.StatelessScope):
@@ -21,27 +22,27 @@ class Recorder(keras.StatelessScope):
     metrics) is kept aside; `commit` carries the updates out.
     """
 
-    def __init__(self, variables, values):
+    def __init__(self, variables: list[Variable], values: list[tf.Tensor]) -> None:
         super().__init__(list(zip(variables, values, strict=True)), collect_losses=True)
-        self._updated = {}
+        self._updated: dict[int, Variable] = {}
 
-    def add_update(self, update):
+    def add_update(self, update: tuple[Variable, tf.Tensor]) -> None:
         """Called by Keras for each assignment inside the scope."""
         variable, _ = update
         self._updated[id(variable)] = variable
         super().add_update(update)
 
     @property
-    def updated(self):
+    def updated(self) -> list[Variable]:
         """The variables that were to be updated, a list."""
         return list(self._updated.values())
 
-    def onward(self):
+    def onward(self) -> "Recorder":
         """A new scope that starts from the values at the end of this one."""
         variables = self.updated
         return Recorder(variables, [self.get_current_value(variable) for variable in variables])
 
-    def commit(self, condition):
+    def commit(self, condition: tf.Tensor) -> None:
         """Assign what was recorded, where the boolean scalar `condition` holds."""
         for variable in self._updated.values():
             new = tf.convert_to_tensor(self.get_current_value(variable))
@@ -67,18 +68,18 @@ class TrainingPass:
         loss_scale: What the loss is multiplied with on its way back, a scalar, or None.
     """
 
-    def __init__(self, model, training=True):
-        self.model = model
-        self.training = training
-        self.variables = list(model.trainable_variables)
-        self.batch: tuple = (None, None, None)
+    def __init__(self, model: keras.Model, training: bool = True) -> None:
+        self.model: keras.Model = model
+        self.training: bool = training
+        self.variables: list[Variable] = list(model.trainable_variables)
+        self.batch: tuple[Nest, ...] = (None, None, None)
         self.outputs: Any = None
         self.recorder: Any = None
-        self.losses: list = []
-        self.loss_is_of_outputs = False
+        self.losses: list[Any] = []
+        self.loss_is_of_outputs: bool = False
         self.loss_scale: Any = None
 
-    def __call__(self, values):
+    def __call__(self, values: list[tf.Tensor]) -> dict[str, Nest]:
         """The losses at these values of the trainable variables, a list of tensors."""
         with Recorder(self.variables, values) as recorder:
             outputs = self._run()
@@ -95,13 +96,15 @@ class TrainingPass:
         ]
         return {"loss": loss, "outputs": leaves}
 
-    def second_derivative(self, values, direction):
+    def second_derivative(
+        self, values: list[tf.Tensor], direction: list[tf.Tensor]
+    ) -> list[tf.Tensor]:
         """Of the curvature leaves along a line through these values, a list of tensors."""
         return directional_derivatives(
             lambda weights: self(weights)["outputs"], values, direction, order=2
         )[2]
 
-    def leaves_at(self, values, x):
+    def leaves_at(self, values: list[tf.Tensor], x: Nest) -> list[tf.Tensor]:
         """The curvature leaves for other inputs, after a call for those of the batch."""
         with Recorder(self.variables, values):
             outputs = self.model(x, training=self.training)
@@ -110,7 +113,7 @@ class TrainingPass:
     def _run(self):
         return self.model(self.batch[0], training=self.training)
 
-    def loss_of_leaves(self, leaves):
+    def loss_of_leaves(self, leaves: list[tf.Tensor]) -> tf.Tensor:
         """The loss as a function of the curvature leaves, at fixed weights."""
         pairs = zip(leaves, nest.flatten(self.outputs), self.losses, strict=True)
         outputs = nest.pack(
@@ -120,13 +123,13 @@ class TrainingPass:
         with Recorder(self.variables, [variable.value for variable in self.variables]):
             return self._loss(outputs)
 
-    def _loss(self, outputs):
+    def _loss(self, outputs: Nest) -> Any:  # whatever the backend of Keras calls a tensor
         x, y, sample_weight = self.batch
         return self.model._compute_loss(
             x=x, y=y, y_pred=outputs, sample_weight=sample_weight, training=self.training
         )
 
-    def metrics(self, loss):
+    def metrics(self, loss: tf.Tensor) -> tuple[dict[str, tf.Tensor], "Recorder"]:
         """The logs that Keras would return for this batch, and the updates of its metrics.
 
         It goes on from `self.recorder`: what is updated inside `compute_loss`, such as the loss

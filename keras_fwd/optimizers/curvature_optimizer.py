@@ -18,7 +18,7 @@ from keras_fwd.errors import ConfigurationError, NumericalError
 from keras_fwd.optimizers._steps import keras_hooks, replicas
 from keras_fwd.optimizers._steps.convergence import LastStep
 from keras_fwd.optimizers._steps.expansion import Expansion, expand
-from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
+from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass, Solved
 from keras_fwd.optimizers._steps.search import Search
 from keras_fwd.optimizers._steps.training_checks import (
     check_replicas,
@@ -107,11 +107,11 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         """The loss of the batch to second order."""
         return expand(model_pass, scale=model_pass.loss_scale)
 
-    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts[Solved]:
         """The parts of the step on a batch."""
         raise NotImplementedError
 
-    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
+    def take(self, model_pass: Pass, parts: Parts[Solved], outcome: Outcome) -> None:
         """Give the weights their new values."""
         del parts
         for variable, value in zip(model_pass.variables, outcome.values, strict=True):
@@ -182,7 +182,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         return self._logs(model_pass, parts, outcome)
 
     @final
-    def advance(self, model_pass: Pass) -> tuple[Parts, Outcome]:
+    def advance(self, model_pass: Pass) -> tuple[Parts[Solved], Outcome]:
         """One step on the batch of a pass: its parts, and how the search among them ended."""
         expansion = self.expand(model_pass)
         # Trials call the pass again: what the batch itself came to is kept aside.
@@ -200,6 +200,7 @@ class CurvatureOptimizer(keras.optimizers.Optimizer):
         unsolved = tf.logical_not(outcome.accepted | outcome.solved)
         self._watch.update(model_pass, expansion, unsolved)
         self._record.update(expansion, outcome)
+        # Last: seeds and schedules of this step are those of the number that it started with.
         self._iterations.assign_add(1)
         return parts, outcome
 

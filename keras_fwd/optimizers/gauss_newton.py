@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 import keras
 import tensorflow as tf
 
+from keras_fwd._linear_algebra.solution import Solution
 from keras_fwd._models.serializable import serializable
 from keras_fwd._models.training_pass import TrainingPass
 from keras_fwd.optimizers._least_squares.batch_system import Setting, batch_system
@@ -166,7 +167,7 @@ class GaussNewton(ResidualMinimizer):
         expansion = kind(model_pass, scale=model_pass.loss_scale)
         return bounds.restricted(expansion, model_pass.variables)
 
-    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts[Solution]:
         """The solver that fits, and the radius or the damping as its control."""
         region = self._region_of(model_pass)
         rate = tf.cast(self.learning_rate, tf.float32)
@@ -182,13 +183,14 @@ class GaussNewton(ResidualMinimizer):
             control = TrustRegion(self.damping, region.radius, system, self.learning_rate)
         return Parts(expansion, system, direction, control, trial, ByConvergence(expansion))
 
-    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
+    def take(self, model_pass: Pass, parts: Parts[Solution], outcome: Outcome) -> None:
         """Give the weights their new values; a warm start is told of the step."""
         # Replicas solve the same system each: on unlike devices, solutions differ by rounding.
         outcome = outcome._replace(values=replicas.first(outcome.values))
         if fit(self._last_step, model_pass.variables):
             moves = zip(self._last_step, parts.expansion.values, outcome.values, strict=True)
             for variable, old, new in moves:
+                # Old minus new: the solution that a step is the negative of.
                 variable.assign(tf.where(outcome.accepted, old - new, variable.value))
         super().take(model_pass, parts, outcome)
 

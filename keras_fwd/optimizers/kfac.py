@@ -10,7 +10,7 @@ from keras_fwd._models.serializable import serializable
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers._kronecker.kronecker_optimizer import FactorOptions, KroneckerOptimizer
-from keras_fwd.optimizers._kronecker.plane import Decayed, Given, OnPart, Plane
+from keras_fwd.optimizers._kronecker.plane import Decayed, Given, OnPart, Plane, Point
 from keras_fwd.optimizers._steps import replicas
 from keras_fwd.optimizers._steps.damping import Following, Steady
 from keras_fwd.optimizers._steps.expansion import Expansion
@@ -164,9 +164,9 @@ class KFAC(KroneckerOptimizer):
 
     works_on_replicas = True
 
-    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts[Point]:
         """On the plane of direction and last step, or along the one step of a given rate."""
-        # More damping where it is adapted, for it is to fall.
+        # Three mean eigenvalues where the damping is adapted, for it is to fall; else it stays.
         natural = self._natural(model_pass, expansion, auto=3.0 if self.adaptive else 1.0)
         last = self._last()
         rate = tf.cast(self.learning_rate, tf.float32)
@@ -194,7 +194,7 @@ class KFAC(KroneckerOptimizer):
         trial = OnPart(model_pass, expansion, part)
         return Parts(expansion, system, direction, control, trial, ByReduction(expansion))
 
-    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
+    def take(self, model_pass: Pass, parts: Parts[Point], outcome: Outcome) -> None:
         """New weights, their averages, and what the next step needs to know."""
         moved = nest.add_scaled(outcome.values, -1.0, parts.expansion.values)
         for variable, value in zip(self._last_step, moved, strict=True):

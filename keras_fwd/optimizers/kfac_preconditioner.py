@@ -10,7 +10,7 @@ from keras_fwd._models.serializable import serializable
 from keras_fwd._spaces import nest
 from keras_fwd.errors import ConfigurationError
 from keras_fwd.optimizers._kronecker.kronecker_optimizer import FactorOptions, KroneckerOptimizer
-from keras_fwd.optimizers._kronecker.plane import Decayed, Given
+from keras_fwd.optimizers._kronecker.plane import Decayed, Given, Point
 from keras_fwd.optimizers._steps.damping import Steady
 from keras_fwd.optimizers._steps.expansion import Expansion
 from keras_fwd.optimizers._steps.parts import Outcome, Parts, Pass
@@ -151,20 +151,21 @@ class KFACPreconditioner(KroneckerOptimizer):
         """As the inner optimizer's."""
         self.inner.finalize_variable_values(var_list)
 
-    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts:
+    def parts(self, model_pass: Pass, expansion: Expansion) -> Parts[Point]:
         """The natural gradient itself: there is nothing left to solve, and nothing to judge."""
         natural = self._natural(model_pass, expansion, auto=1.0).gradient
         if self.kl_clip is not None:
             rate = tf.cast(self.learning_rate, tf.float32)
             clipped = self._clipped_rate(expansion, natural)
             natural = nest.scale(tf.where(rate > 0, clipped / rate, tf.ones_like(rate)), natural)
+        # The rate, like the decay, is the inner optimizer's.
         given = Given(natural, tf.zeros([]))
-        direction = Decayed(expansion, [0.0] * len(natural))  # decay is the inner optimizer's
+        direction = Decayed(expansion, [0.0] * len(natural))
         control = Steady(self.damping, self._growth, given)
         trial = HandedOn(model_pass, expansion)
         return Parts(expansion, given, direction, control, trial, Unjudged(expansion))
 
-    def take(self, model_pass: Pass, parts: Parts, outcome: Outcome) -> None:
+    def take(self, model_pass: Pass, parts: Parts[Point], outcome: Outcome) -> None:
         """The inner optimizer's step, or nothing at all."""
         del parts
 

@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 
 class StepStatus(enum.IntEnum):
-    """How a step ended; `StepStatus(code).message` says it in words."""
+    """How a step ended; `StepStatus(code).message` says it in words.
+
+    Example:
+
+    >>> StepStatus.ACCEPTED.message, StepStatus.ACCEPTED.converged
+    ('the step lowered the loss and was taken', False)
+    """
 
     NO_STEP = 0
     ACCEPTED = 1
@@ -71,6 +77,12 @@ class StepReport(NamedTuple):
         cosine: Between the residual and its change along the step.
         iterations: How many steps were taken.
         in_row: How many of the last of them in a row converged or could not progress.
+
+    Example:
+
+    >>> from keras_fwd import GaussNewton
+    >>> print(GaussNewton().status)
+    step 0: no step has been taken yet
     """
 
     code: StepStatus

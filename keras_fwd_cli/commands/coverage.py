@@ -55,27 +55,37 @@ def add(commands):
         type=pathlib.Path,
         help="folder with the results of a run with CONFORMANCE_RESULTS=FOLDER, instead of a run",
     )
+    coverage.add_argument(
+        "--share",
+        action="store_true",
+        help="with --check: run a share of the cases if nothing they depend on has changed",
+    )
     coverage.add_argument("--jobs", default="2", help="processes of the run (default: %(default)s)")
 
 
 def run(options):
     """Runs the suite, or reads its results, and writes or checks the page; the exit code."""
+    if options.share and not options.check:
+        raise UsageError("--share needs --check: a share of the cases cannot write the file.")
     if not options.check:
         files.check_target(options.output, (options.output.suffix.lower(),))
     if options.results:
-        failed, text = 0, page(_read(options.results))
+        failed, part, text = 0, _is_share(options.results), page(_read(options.results))
     else:
         with tempfile.TemporaryDirectory() as folder:
-            failed = _run_suite(options.suite, folder, options.jobs)
-            text = page(_read(pathlib.Path(folder)))
+            failed = _run_suite(options.suite, folder, options.jobs, options.share)
+            part, text = _is_share(pathlib.Path(folder)), page(_read(pathlib.Path(folder)))
     if options.check:
-        return 1 if failed or not _same(options.output, text) else 0
+        same = _holds if part else _same
+        return 1 if not same(options.output, text) or failed else 0
+    if part:
+        raise UsageError(f"{options.results} has the results of a share of the cases.")
     files.write_aside(options.output, lambda path: path.write_text(text, encoding="utf-8"))
     voice.say(f"wrote {options.output}")
     return 1 if failed else 0
 
 
-def _run_suite(suite, folder, jobs):
+def _run_suite(suite, folder, jobs, share):
     """Whether a test failed; the results are in the folder."""
     if not (suite / "test_conformance.py").is_file():
         raise UsageError(
@@ -85,7 +95,10 @@ def _run_suite(suite, folder, jobs):
     command = [sys.executable, "-m", "pytest", "-q", "-m", "conformance", str(suite)]
     if _installed("xdist"):
         command += ["-n", jobs]
-    code = subprocess.run(command, env={**os.environ, "CONFORMANCE_RESULTS": folder}).returncode
+    environment = {**os.environ, "CONFORMANCE_RESULTS": folder}
+    if not share:  # see tests/support/records.py
+        environment["WHOLE"] = "1"
+    code = subprocess.run(command, env=environment).returncode
     if code not in (0, 1):
         raise UsageError(f"the suite did not run: pytest ended with exit code {code}.")
     return code
@@ -113,6 +126,23 @@ def _read(folder):
         family |= contents
     place = {name: i for i, name in enumerate(ORDER)}
     return dict(sorted(families.items(), key=lambda item: place.get(item[0], len(place))))
+
+
+def _is_share(folder):
+    """Whether the results are of a part of the cases: the suite says so beside them."""
+    return (folder / "share").is_file()
+
+
+def _holds(path, text):
+    """Whether the file has each row of a share; prints those that it has not."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    tables = text[text.index("\n## ") :]  # without the counts, which are of the whole
+    known = set(before.splitlines())
+    missing = [line for line in tables.splitlines() if line not in known]
+    if missing:
+        print("\n".join(f"+{line}" for line in missing))
+        print(f"{path} is not what the suite says: run `keras-fwd coverage`.", file=sys.stderr)
+    return not missing
 
 
 def _same(path, text):

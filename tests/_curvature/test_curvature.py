@@ -347,7 +347,7 @@ KINDS = [
     ("huber", False, "entrywise"),
     ("kl_divergence", False, "entrywise"),
     (make("CategoricalFocalCrossentropy"), True, "general"),
-    (lambda y, p: p, False, "general"),
+    pytest.param(lambda y, p: p, False, "general", id="a function-False-general"),
     (None, False, "general"),
 ]
 

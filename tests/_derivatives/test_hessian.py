@@ -116,7 +116,9 @@ def test_hessian_runs_forward_and_gradient_once_for_many_products():
     assert inside.count("Mul") <= 6
 
 
-@pytest.mark.parametrize("fn", [lambda x: x**2, lambda x: tf.reduce_sum(x, keepdims=True)])
+@pytest.mark.parametrize(
+    "fn", [lambda x: x**2, lambda x: tf.reduce_sum(x, keepdims=True)], ids=["three", "one"]
+)
 def test_hessian_of_a_vector_is_refused(fn):
     with pytest.raises(StructureError, match="hessian: `fn` must return one scalar; sum or pick"):
         hessian(fn, random([2]))

@@ -444,7 +444,9 @@ def loops(x):
 
 @pytest.mark.parametrize("mode", [lambda f: f, tf.function], ids=["eager", "autograph"])
 @pytest.mark.parametrize(
-    ("fn", "derivative"), [(branches, lambda x: 2 * x), (loops, lambda x: 3 * x**2)]
+    ("fn", "derivative"),
+    [(branches, lambda x: 2 * x), (loops, lambda x: 3 * x**2)],
+    ids=["branches", "loops"],
 )
 def test_control_flow_on_tensors_inside_fn(fn, derivative, mode):
     x = tf.constant([1.0, 2.0], tf.float64)

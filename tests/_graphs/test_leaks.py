@@ -366,6 +366,7 @@ def test_hessian_through_a_bilinear_resize_raises(mode):
         lambda fn, x: jacobian(fn, x, mode="reverse"),
         lambda fn, x: linearize(fn, x)[1].to_dense(),
     ],
+    ids=["jacobian", "jacobian by rows", "to_dense"],
 )
 def test_no_derivative_gets_past_a_leak(derivative, mode):
     with pytest.raises(LeakError, match="op ResizeBilinearGrad"):

@@ -282,7 +282,9 @@ def test_the_quadrature_is_exact_up_to_degree_2m_minus_1():
     assert abs(of_density - of_trace) > 1e-6 * abs(of_trace)
 
 
-@pytest.mark.parametrize("matrix", [identity(tf.TensorSpec([30])), 0.0 * identity(SPACE)])
+@pytest.mark.parametrize(
+    "matrix", [identity(tf.TensorSpec([30])), 0.0 * identity(SPACE)], ids=["identity", "zero"]
+)
 def test_the_density_of_a_multiple_of_the_identity_is_one_point(matrix):
     density = spectrum.spectral_density(matrix, 6, 2)
     here = matrix.to_dense()[0, 0]

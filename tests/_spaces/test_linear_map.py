@@ -238,6 +238,7 @@ def test_product_with_the_wrong_dtype_names_the_leaf():
 @pytest.mark.parametrize(
     ("symbol", "combine"),
     [("@", lambda A, B: A @ B), (r"\+", lambda A, B: A + B), (r"\+", lambda A, B: A - B)],
+    ids=["product", "sum", "difference"],
 )
 def test_maps_that_do_not_meet_are_refused(symbol, combine):
     A, _ = random_map(VECTOR, PAIR)
@@ -254,7 +255,11 @@ def test_star_takes_scalars_only(factor):
         A * (A if factor == "map" else factor)
 
 
-@pytest.mark.parametrize("combine", [lambda A: A + 1.0, lambda A: A - 1.0, lambda A: 1.0 - A])
+@pytest.mark.parametrize(
+    "combine",
+    [lambda A: A + 1.0, lambda A: A - 1.0, lambda A: 1.0 - A],
+    ids=["plus", "minus", "from a number"],
+)
 def test_numbers_are_not_maps(combine):
     A, _ = random_map(VECTOR, VECTOR)
     with pytest.raises(TypeError, match="unsupported operand"):

@@ -173,7 +173,7 @@ class Measuring(ScheduledCallback):
     """Takes a millisecond an example, on the clock."""
 
     def __init__(self, clock, schedule="epoch", max_overhead=SHARE, fixed=0.0, examples=256):
-        super().__init__(schedule, "every", max_overhead)
+        super().__init__(schedule, max_overhead)
         self.clock, self.fixed, self.all, self.counts = clock, fixed, examples, []
 
     def begin(self):

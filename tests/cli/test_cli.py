@@ -446,6 +446,18 @@ def flipped(path):
             "needs the class 'system', which neither Keras nor keras_fwd knows.",
         ),
     ],
+    ids=[
+        "nothing",
+        "an HDF5 file",
+        "the end is missing",
+        "a bit flipped",
+        "an archive of something else",
+        "no JSON",
+        "deep JSON",
+        "negative units",
+        "huge units",
+        "a function of the system",
+    ],
 )
 def test_a_damaged_model_is_one_line(run, folder, tmp_path, contents, message):
     path = tmp_path / "bad.keras"

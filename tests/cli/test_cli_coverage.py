@@ -72,6 +72,28 @@ def test_check_tells_a_difference(tmp_path, capsys):
     assert "run `keras-fwd coverage`" in shown.err
 
 
+def test_a_share_is_compared_row_by_row(tmp_path, capsys):
+    text = written(tmp_path, ROW, {**ROW, "name": "Other"})
+    output, folder = str(tmp_path / "coverage.md"), results(tmp_path / "some", ROW)
+    (folder / "share").write_text("a share of 1 of 2 cases")
+    command = ["coverage", "--check", "--output", output, "--results"]
+    assert main([*command, str(folder)]) == 0
+    assert "| Layers | 2 | 0 |" in text  # a count that no share could have
+    capsys.readouterr()
+    results(folder, {**ROW, "note": "new"})
+    assert main([*command, str(folder)]) == 1
+    assert "| new |" in capsys.readouterr().out
+
+
+def test_a_share_writes_no_file(tmp_path, capsys):
+    folder = results(tmp_path / "some", ROW)
+    (folder / "share").write_text("a share of 1 of 2 cases")
+    output = tmp_path / "coverage.md"
+    assert main(["coverage", "--output", str(output), "--results", str(folder)]) == 2
+    assert main(["coverage", "--output", str(output), "--share"]) == 2
+    assert not output.exists() and "--share needs --check" in capsys.readouterr().err
+
+
 def test_check_of_a_file_that_is_not_there_fails(tmp_path):
     folder = results(tmp_path / "results", ROW)
     missing = str(tmp_path / "none.md")

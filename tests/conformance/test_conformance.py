@@ -1,5 +1,6 @@
 """Each derivative is exact, or refused by a `LeakError` that names the op. See `__init__.py`."""
 
+import collections
 import contextlib
 import dataclasses
 import gc
@@ -93,9 +94,14 @@ def verify(case):
     return rows, problems
 
 
-def each(select):
+def each(select, recorded=False):
     return [
-        pytest.param(family, index, id=f"{family.FAMILY}: {case.name}")
+        pytest.param(
+            family,
+            index,
+            id=f"{family.FAMILY}: {case.name}",
+            marks=pytest.mark.recorded("conformance", kind=family.FAMILY) if recorded else (),
+        )
         for family in FAMILIES
         for index, case in enumerate(family.CASES)
         if select(case)
@@ -103,14 +109,17 @@ def each(select):
 
 
 @pytest.mark.conformance
-@pytest.mark.parametrize(("family", "index"), each(lambda case: True))
-def test_derivatives_are_exact_or_refused(family, index):
+@pytest.mark.parametrize(("family", "index"), each(lambda case: True, recorded=True))
+def test_derivatives_are_exact_or_refused(family, index, record_property):
     case = family.CASES[index]
     try:
         rows, problems = verify(case)
     except Exception as error:
         rows = [check.Row(case.name, "–", {"graph": {1: check.failure(error)}})]
         problems = [f"{case.name} cannot be called: {error}"]
+    outcomes = [o for row in rows for orders in row.outcomes.values() for o in orders.values()]
+    counts = collections.Counter(f"{family.FAMILY}: {o}" for o in outcomes)
+    record_property("found", dict(counts))
     write(family, f"{index:04d}", {"rows": [dataclasses.asdict(row) for row in rows]})
     assert rows, f"{case.name} has nothing to differentiate by"
     assert not problems, "\n" + "\n".join(problems)

@@ -1,27 +1,38 @@
 """What the laws are checked on: how much hypothesis draws, and of what.
 
-`make faults` draws 100 for each law, others each time; every run draws the same ten.
+A hundred for each law, the same each time; of a share ten, which depend on the commit.
 """
 
 import functools
 
 import numpy as np
+import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
+from support import records
 
 from faults import random_spaces as spaces
 from faults.random_spaces import SmoothFunction, sample
-from faults.sizes import ALL
 
-# Each example traces a function, which takes a tenth of a second or more: few, and always the same.
-law = settings(
-    max_examples=100 if ALL else 10,
-    derandomize=not ALL,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES = 100
+DRAWN_FROM = records.drawn_from("laws")
+
+
+def law(test):
+    """The settings of a law: each example traces a function, so there are not many."""
+    if DRAWN_FROM:
+        test = seed(int(DRAWN_FROM, 16) if DRAWN_FROM.isalnum() else 0)(test)
+    test = settings(
+        max_examples=EXAMPLES // records.SUITES["laws"].one_in if DRAWN_FROM else EXAMPLES,
+        derandomize=not DRAWN_FROM,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )(test)
+    return pytest.mark.recorded("laws")(test)
+
+
 graph = functools.partial(tf.function, autograph=False)
 seeds = st.integers(0, 1 << 16)
 modes = st.sampled_from([lambda f: f, graph])

@@ -80,8 +80,21 @@ def moment(random, steps):
     return str(event), int(random.integers(count)), random.uniform(0, delay)
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_killed_training_goes_on_to_the_same_weights(seed, server, expected, tmp_path):
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(
+            seed,
+            marks=pytest.mark.recorded(
+                "killed trainings", kind=COMBINATIONS[seed % len(COMBINATIONS)][1]
+            ),
+        )
+        for seed in range(SEEDS)
+    ],
+)
+def test_a_killed_training_goes_on_to_the_same_weights(
+    seed, server, expected, tmp_path, record_property
+):
     random = np.random.default_rng(seed)
     kind, way = COMBINATIONS[seed % len(COMBINATIONS)]
     kills = [moment(random, killed_case.BATCHES * killed_case.EPOCHS)]
@@ -91,5 +104,6 @@ def test_a_killed_training_goes_on_to_the_same_weights(seed, server, expected, t
         found = life(server, kind, way, tmp_path / "saved", kill)
         if found is not None:  # the kill came too late
             break
+    record_property("found", {f"{way}: {'killed' if kill is None else 'at its end before'}": 1})
     for a, b in zip(found, expected(kind), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=f"{kind}, {way}, {kills}")

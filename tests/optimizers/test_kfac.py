@@ -172,7 +172,11 @@ def test_weight_decay_shrinks_and_ema_averages():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [KFAC, lambda: KFAC(0.1), lambda: KFAC(inverse="eigen")])
+@pytest.mark.parametrize(
+    "kind",
+    [KFAC, lambda: KFAC(0.1), lambda: KFAC(inverse="eigen")],
+    ids=["damped", "rate", "eigen"],
+)
 def test_a_saved_model_goes_on_to_the_same_weights(tmp_path, kind):
     x, y = data()
     model, _ = fitted(kind(), epochs=7)

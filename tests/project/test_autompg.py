@@ -6,10 +6,11 @@ from pathlib import Path
 
 import keras
 import pytest
+from support import extras
 
 import keras_fwd
 
-pytest.importorskip("mlxtend")
+extras.needed("mlxtend", "examples")
 PATH = Path(__file__).resolve().parents[2] / "benchmarks" / "autompg.py"
 
 

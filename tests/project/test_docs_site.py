@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from support import extras
 from support.chromium import PHONE
 from support.site_links import problems
 
@@ -55,7 +56,7 @@ def test_a_public_name_is_described_shown_and_tested(module, name):
 
 
 def test_titles_of_examples_become_titles_of_pages():
-    pytest.importorskip("sphinx_gallery", reason="the docs extra is not installed")
+    extras.needed("sphinx_gallery", "docs")
     example_pages = importlib.import_module("example_pages")
     script = '"""Short.\n\nLong.\n\n    make demo\n"""\n\n# %% Data\nx = 1\n'
     assert example_pages.titled(script) == (
@@ -112,7 +113,7 @@ def test_what_would_be_fetched_is_found(name, text, tmp_path):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built strictly from a copy, once for all workers; the examples do not run."""
-    pytest.importorskip("sphinx_gallery", reason="the docs extra is not installed")
+    extras.needed("sphinx_gallery", "docs")
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
     with open(folder / "site.lock", "w") as lock:

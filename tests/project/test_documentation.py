@@ -57,3 +57,23 @@ def test_no_code_of_a_page_escapes(name):
 def test_a_block_keeps_its_place_in_the_page():
     (block,) = blocks("# Title\n\n```sh\nls\n```\n\n```python\nx = 1\n```\n")
     assert block == "\n" * 7 + "x = 1\n"
+
+
+def test_contributing_names_places_that_are_there():
+    """Each path in the pages' tables and walk, from the roots that their columns name."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    text = text[text.index("## The house") : text.index("## Rules")]
+    roots = [ROOT / "keras_fwd", ROOT / "tests", ROOT]
+    named = re.findall(r"`(?:\.\./)?([\w./]+(?:/|\.py))`", text)
+    named += re.findall(r"(?<=[ \"=])tests/[\w/.]+", text)
+    beside = "keras_fwd/optimizers/_steps"  # files that stand after another one of their folder
+    gone = [n for n in named if not any((r / n).exists() for r in [*roots, ROOT / beside])]
+    # The two folders of the command and those of a folder stand after its name.
+    inner = (
+        "keras_fwd_cli",
+        "keras_fwd/optimizers",
+        "keras_fwd/sensitivity",
+        "keras_fwd/callbacks",
+    )
+    gone = [n for n in gone if not any((ROOT / i / n).exists() for i in inner)]
+    assert len(named) > 100 and not gone

@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from support import extras
 from support.report_cases import made_up_report
 
 import keras_fwd
@@ -98,6 +99,8 @@ def test_a_command_names_the_extra_that_it_needs(monkeypatch, tmp_path, capsys, 
 
 @pytest.mark.parametrize("package", ["mlxtend", "sklearn", "tensorflow_datasets"])
 def test_the_examples_name_theirs(monkeypatch, package):
+    for module in ("mlxtend", "sklearn", "tensorflow_datasets"):
+        extras.needed(module, "examples")  # so that it is the hidden one which is missed
     hide(monkeypatch, package)
     spec = importlib.util.spec_from_file_location("datasets_again", EXAMPLES / "datasets.py")
     with pytest.raises(ImportError, match=rf"{package}.*: run `pip install '\.\[examples\]'"):

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from support import extras
 from support.licenses import EXTRAS, PAGE, closure, licenses
 
 #: Licenses that ask for no more than notices.
@@ -24,6 +25,7 @@ def permissive(text):
 
 @pytest.fixture(scope="module")
 def found():
+    extras.needed("piplicenses")
     return licenses()
 
 
@@ -42,6 +44,7 @@ def test_the_page_lists_what_is_installed_and_explains_the_rest(found):
 
 
 def test_extras_of_users_are_all_looked_at():
+    extras.needed("mlxtend", "examples")
     assert {"keras", "tensorflow", "requests"} <= closure("keras-fwd")
     assert {"jinja2", "mlxtend", "tensorboard"} <= closure("keras-fwd", EXTRAS)
 

@@ -22,7 +22,11 @@ PACKAGES = (
 #: What public functions return or take, beside what is in an `__all__`.
 REACHED = (
     "keras_fwd.optimizers._kronecker.block_report.BlockRow",
+    "keras_fwd._models.training_pass.Recorder",
+    "keras_fwd._models.training_pass.TrainingPass",
     "keras_fwd.optimizers._steps.convergence.Tolerances",
+    "keras_fwd.optimizers._steps.expansion.Expansion",
+    "keras_fwd.optimizers._steps.parts",
     "keras_fwd.regularizers.batch.Replay",
     "keras_fwd.typing",
 )

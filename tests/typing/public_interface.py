@@ -103,7 +103,10 @@ def optimize(model: keras.Model, residual: Function, unknowns: Sequence[Any]) ->
     inner = optimizers.KFACPreconditioner("sgd", kl_clip=1e-3)
     both: list[optimizers.CurvatureOptimizer] = [optimizer, kfac, inner]
     print([one.get_config() for one in both], [one.nonfinite_steps for one in both])
-    print(optimizers.GaussNewton, optimizers.KFAC, losses.Cauchy(2.0), losses.cauchy(1.0, 2.0))
+    assert_type(optimizer.status.code, optimizers.StepStatus)
+    print(optimizers.CG(tolerance=0.1).get_config(), optimizers.StepReport, optimizers.BlockReport)
+    print(optimizers.GaussNewton, optimizers.KFAC, optimizers.MinimizeResult)
+    print(losses.Cauchy(2.0), losses.cauchy(1.0, 2.0))
 
 
 def watch(x: Nest, y: Nest) -> None:

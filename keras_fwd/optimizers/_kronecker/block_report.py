@@ -41,6 +41,13 @@ class BlockReport(Rows[BlockRow]):
 
     Attributes:
         rows: List of `BlockRow`.
+
+    Example:
+
+    >>> from keras_fwd import KFAC
+    >>> net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> [(row.block, row.left, row.right) for row in KFAC().blocks(net)]
+    [('Kronecker', (1, 4, 4), (1, 2, 2))]
     """
 
     @classmethod

@@ -129,7 +129,8 @@ class Factors:
 
     def __init__(self, blocks, variable, method, decay):
         self._decay = decay
-        self._weight = variable("factor_weight", [], "float32")  # sum of those in the averages
+        # Sum of the shares in the averages, which start at zero: divided by it they have no bias.
+        self._weight = variable("factor_weight", [], "float32")
         self.states = []
         for i, block in enumerate(blocks):
 
@@ -174,15 +175,17 @@ class Factors:
         new = list(new)
         shares = new.pop() if replicas.count() > 1 else None
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in new])
+        # A batch that is not finite has no share at all: its NaN would stay for good.
         keep = tf.where(finite, self._decay, 1.0)
         values = iter(new)
         for state in self.states:
             for average, is_mean in zip(state.averages, state.means, strict=True):
                 value = next(values)
+                # Means over the examples were summed over the replicas that have any.
                 if is_mean and shares is not None:
                     value /= tf.cast(shares, value.dtype)
                 share = tf.cast(keep, value.dtype)
-                fresh = tf.math.multiply_no_nan(value, 1 - share)
+                fresh = tf.math.multiply_no_nan(value, 1 - share)  # zero times infinity is zero
                 average.assign(share * average.value + fresh)
         self._weight.assign(keep * self._weight.value + (1 - keep))
 
@@ -234,6 +237,7 @@ class Factors:
         """
         loads = [[0] * replicas.count() for _ in range(every)]
         totals, turns = [0] * replicas.count(), [(0, 0)] * len(self.states)
+        # The dearest first: what is cheap fills the gaps that they leave.
         for i in sorted(range(len(self.states)), key=lambda i: -self.states[i].cost):
             phase = min(range(every), key=lambda phase: sum(loads[phase]))
             pairs = list(zip(loads[phase], totals, strict=True))

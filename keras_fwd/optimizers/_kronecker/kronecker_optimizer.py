@@ -181,6 +181,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
 
         seed = replicas.own_seed(tf.stack([self.seed, step]))
         factors.update(step, self.factor_every, measure, expansion.finite)
+        # Set once, from the first sound batch: later means would undo what was adapted since.
         known = self.damping.value >= 0
         (mean,) = replicas.means([factors.mean_eigenvalue()])
         first = auto * mean
@@ -229,6 +230,7 @@ class KroneckerOptimizer(CurvatureOptimizer):
             shape=shape, dtype=dtype, name=name, initializer=keras.initializers.Zeros()
         )
         self._made.append(variable)
+        # State from a file waits for its variable; that of another model has other shapes.
         if self._saved and tuple(self._saved[0].shape) == tuple(variable.shape):
             variable.assign(self._saved.pop(0))
         return variable

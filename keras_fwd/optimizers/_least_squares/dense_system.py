@@ -121,6 +121,7 @@ def _triangle(model_pass, expansion, H, kinds, residual):
         return i + 1, *replicas.triangle(*both)
 
     n = expansion.jacobian.shape[1]
+    # In double precision: each block's QR adds its rounding to that of the blocks before.
     start = tf.zeros([n, n], tf.float64), tf.zeros([n], tf.float64)
     _, *both = tf.while_loop(
         lambda i, *_: i < model_pass.blocks, add, (tf.constant(0), *start), parallel_iterations=1

@@ -21,6 +21,14 @@ class MinimizeResult(NamedTuple):
         converged: Whether a test of convergence was met.
         status: The `StepReport` of the last step.
         message: Why it ended, in words.
+
+    Example:
+
+    >>> from keras_fwd import GaussNewton
+    >>> root = tf.Variable(1.0, dtype=tf.float64)
+    >>> result = GaussNewton().minimize(lambda: root**2 - 2.0, [root])
+    >>> result.converged, result.status.code.name, round(float(root), 6)
+    (True, 'WEIGHTS_CONVERGED', 1.414214)
     """
 
     loss: float

@@ -81,6 +81,7 @@ class ResidualPass:
             variable.assign(value)
             for variable, value in zip(self.variables, self._start, strict=True)
         ]
+        # The old values must be back before the loss is used: a graph may run it in any order.
         with tf.control_dependencies([operation for operation in again if operation is not None]):
             return tf.nest.map_structure(tf.identity, result)
 

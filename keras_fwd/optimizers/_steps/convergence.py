@@ -69,6 +69,7 @@ def cosine(slope, predicted, loss):
     """
     predicted, loss = tf.cast(predicted, slope.dtype), tf.cast(loss, slope.dtype)
     curved = -2 * (slope + predicted)
+    # The two terms of `curved` cancel where the curvature is small: then only rounding is left.
     visible = curved > 64 * control.epsilon(slope.dtype) * tf.abs(slope)
     length = tf.sqrt(tf.maximum(curved, 0.0)) * tf.sqrt(2 * tf.abs(loss))
     hidden = tf.where(tf.equal(slope, 0.0), 0.0, float("inf"))
@@ -142,7 +143,7 @@ def status_of(finite, accepted, solved, damping, progress, tolerances):
 def _first(*cases, otherwise: Any = StepStatus.NO_STEP):
     """The status of the first case that holds."""
     result = tf.cast(otherwise, tf.int32)
-    for holds, status in reversed(cases):
+    for holds, status in reversed(cases):  # so that the first, set last, wins
         result = tf.where(holds, int(status), result)
     return result
 
@@ -177,6 +178,7 @@ class LastStep:
             given.resolved(*dtypes),
         )
         final = tf.reduce_any([tf.equal(status, int(s)) for s in StepStatus if s.final])
+        # With the largest damping the step is along the gradient: no other one is left to try.
         hopeless = tf.equal(status, int(StepStatus.SOLUTION_NOT_FINITE))
         final |= hopeless & (damping >= control.LARGEST)
         in_row = tf.where(final, self._measured.value[1] + 1, 0.0)

@@ -111,6 +111,7 @@ def reduction_ratio(before, after, predicted, first=True):
     to which the loss is blind. A step that rejections made so short does if the loss did not rise.
     """
     actual, predicted = before - after, tf.cast(predicted, before.dtype)
+    # A sum of many terms is off by a few roundings, not by one.
     noise = 8 * epsilon(before.dtype) * tf.abs(before)
     lost = tf.logical_and(tf.abs(predicted) <= noise, tf.abs(actual) <= noise)
     sign = tf.cast(tf.where(first | (actual >= 0), 1.0, -1.0), before.dtype)
@@ -136,10 +137,12 @@ def adapt(damping, growth, ratio, accepted):
     # Marquardt's floor for the first rejection of an undamped step.
     raised = tf.maximum(damping, 1e-8) * growth
     next_damping = tf.where(accepted, damping * factor, raised)
+    # Not below what float32 can still raise; but who starts undamped stays so.
     floor = tf.where(damping > 0, SMALLEST, 0.0)
     next_damping = tf.where(accepted, tf.maximum(next_damping, floor), next_damping)
     return (
         tf.minimum(next_damping, LARGEST),
+        # Bounded: after a long row of rejections the factor itself would overflow float32.
         tf.where(accepted, 2.0, tf.minimum(2.0 * growth, 1e8)),
     )
 
@@ -159,6 +162,7 @@ def follow(damping, ratio, at_once, least):
     """
     ratio = tf.cast(ratio, damping.dtype)
     down = tf.constant(FACTOR, damping.dtype)
+    # Between a quarter and three quarters the model predicts as well as one may ask.
     factor = tf.where(ratio > 0.75, down, tf.where(ratio < 0.25, 1 / down, tf.ones_like(down)))
     least = tf.cast(least, damping.dtype)
     least = tf.where(tf.math.is_finite(least), least, LEAST)  # an overflow would stay for good

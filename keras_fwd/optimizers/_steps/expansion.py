@@ -1,14 +1,37 @@
 """The loss of one batch to second order in the weights: what a step is built from and judged by."""
 
 import dataclasses
+from typing import Protocol
 
 import tensorflow as tf
 
 from keras_fwd._derivatives import double_gradient
-from keras_fwd._derivatives.passes import Forward
 from keras_fwd._spaces import nest
 from keras_fwd._spaces.linear_map import LinearMap
 from keras_fwd.optimizers._steps import replicas
+from keras_fwd.typing import Nest
+
+
+class ForwardPass(Protocol):
+    """What is asked of the forward pass of a batch, once it has run.
+
+    Attributes:
+        sources: The weights that it read, tensors.
+        targets: Its floating-point outputs, tensors: the loss, and the curvature leaves.
+        outputs: All that it returned, a nest.
+    """
+
+    sources: list[tf.Tensor]
+    targets: list[tf.Tensor]
+    outputs: Nest
+
+    def pull(self, cotangents: Nest, strict: bool = True) -> Nest:
+        """The pullback to the weights."""
+        ...
+
+    def gradients_at(self, tensors: list[tf.Tensor], cotangents: Nest) -> list[tf.Tensor | None]:
+        """The pullback to tensors on the way."""
+        ...
 
 
 class Free:
@@ -21,21 +44,21 @@ class Free:
     def __init__(self, masks: list[tf.Tensor] | None = None) -> None:
         self._masks = masks
 
-    def vector(self, vector):
+    def vector(self, vector: list[tf.Tensor]) -> list[tf.Tensor]:
         """Zeros in the place of the others."""
         if self._masks is None:
             return vector
         pairs = zip(self._masks, vector, strict=True)
         return [tf.where(mask, v, tf.zeros_like(v)) for mask, v in pairs]
 
-    def columns(self, matrix):
+    def columns(self, matrix: tf.Tensor) -> tf.Tensor:
         """A matrix `[m, n]` with zeros for columns of the others."""
         if self._masks is None:
             return matrix
         mask = tf.concat([tf.reshape(mask, [-1]) for mask in self._masks], 0)
         return tf.where(mask, matrix, tf.zeros_like(matrix))
 
-    def map(self, J):
+    def map(self, J: LinearMap) -> LinearMap:
         """A `LinearMap` from the variables, with zeros for columns of the others."""
         if self._masks is None:
             return J
@@ -69,7 +92,7 @@ class Expansion:
     whole: LinearMap | None
     finite: tf.Tensor
     overflowed: tf.Tensor
-    forward: Forward | None = None
+    forward: ForwardPass | None = None
     free: Free = dataclasses.field(default_factory=Free)
 
     @property

@@ -76,7 +76,7 @@ def follow_scale(scaler, finite):
     if scaler is None:
         return
     scale, count = scaler.dynamic_scale, tf.identity(scaler.step_counter.value)
-    full = tf.equal(count, scaler.dynamic_growth_steps - 1)
+    full = tf.equal(count, scaler.dynamic_growth_steps - 1)  # this batch makes the row full
     factor = tf.where(finite, tf.where(full, 2.0, 1.0), 0.5)
     scale.assign(scale.value * tf.cast(factor, scale.value.dtype))
     scaler.step_counter.assign(tf.where(finite & ~full, count + 1, tf.zeros_like(count)))

@@ -67,7 +67,7 @@ def _part(model_pass, most):
     if any(getattr(layer, "stateful", False) for layer in nested_layers.inside(model)):
         return None
     count = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
-    stride = -(-count // most)
+    stride = -(-count // most)  # rounded up: never more examples than are asked for
     if tf.is_tensor(stride):
         stride = tf.maximum(stride, 1)  # the share of a replica may be empty
     part = TrainingPass(model)

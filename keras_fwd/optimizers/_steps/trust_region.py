@@ -118,6 +118,7 @@ class TrustRegion:
         radius, rate = state["radius"], tf.cast(self._rate, state["radius"].dtype)
         damping = self._system.within(tf.math.divide_no_nan(radius, rate))
         solution = self._system.solve(damping)
+        # Minus: the step is against the solution, so the loss falls along it.
         facts = self._system.length(solution.value) * rate, -self._system.slope(damping) * rate
         return solution, damping, (damping, *facts)
 
@@ -170,9 +171,11 @@ def adapt(radius, length, ratio, undamped, slope, before, after):
     """
     slope, before, after = (tf.cast(x, radius.dtype) for x in (slope, before, after))
     rise = after - before
+    # A parabola through the loss at both ends with this slope has its minimum there.
     lowest = tf.math.divide_no_nan(-slope, 2 * (rise - slope))
     share = tf.where(rise > 0, tf.clip_by_value(lowest, 0.1, 0.5), 0.5)
     share = tf.where(tf.math.is_finite(after), share, 0.1)
+    # Of a step much shorter than the radius, the radius says nothing.
     shorter = share * tf.minimum(radius, 10 * length)
     good = undamped | (ratio >= 0.75)
     following = tf.where(ratio <= 0.25, shorter, tf.where(good, 2 * length, radius))

@@ -34,6 +34,7 @@ class Watch:
                 but what the directions are built from may never be right again.
         """
         bad = ~expansion.finite | unsolved
+        # The direction is not among the tensors here: a stand-in tells that it failed.
         marked = tf.where(unsolved, float("nan"), 0.0)
         watched = [*_candidates(model_pass, expansion), ("the direction", marked)]
         numbers = [self._numbers.setdefault(name, len(self._numbers)) for name, _ in watched]

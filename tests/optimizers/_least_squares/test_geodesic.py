@@ -179,7 +179,7 @@ def test_what_it_cannot_do_is_refused():
     ]
     for compiled, options, message in cases:
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        model.compile(keras_fwd.GaussNewton(geodesic=True, **options), **compiled)
+        model.compile(gauss_newton(geodesic=True, **options), **compiled)
         with pytest.raises(keras_fwd.ConfigurationError, match=message):
             model.fit(X, target(), verbose=0)
 
