@@ -22,15 +22,11 @@ PACKAGES = (
 #: What public functions return or take, beside what is in an `__all__`.
 REACHED = (
     "keras_fwd.optimizers._kronecker.block_report.BlockRow",
-    "keras_fwd.optimizers._kronecker.block_report.BlockReport",
     "keras_fwd._models.training_pass.Recorder",
     "keras_fwd._models.training_pass.TrainingPass",
     "keras_fwd.optimizers._steps.convergence.Tolerances",
     "keras_fwd.optimizers._steps.expansion.Expansion",
     "keras_fwd.optimizers._steps.parts",
-    "keras_fwd.optimizers._residuals.minimization.MinimizeResult",
-    "keras_fwd.optimizers.step_report.StepReport",
-    "keras_fwd.optimizers.step_report.StepStatus",
     "keras_fwd.regularizers.batch.Replay",
     "keras_fwd.typing",
 )

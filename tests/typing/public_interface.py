@@ -22,9 +22,8 @@ from keras_fwd import (
     spectrum,
     testing,
 )
-from keras_fwd.optimizers._kronecker.block_report import BlockReport, BlockRow
-from keras_fwd.optimizers._residuals.minimization import MinimizeResult
-from keras_fwd.optimizers.step_report import StepReport
+from keras_fwd.optimizers import BlockReport, MinimizeResult, StepReport, StepStatus
+from keras_fwd.optimizers._kronecker.block_report import BlockRow
 from keras_fwd.sensitivity import (
     SensitivityComparison,
     SensitivityReport,
@@ -93,6 +92,7 @@ def optimize(model: keras.Model, residual: Function, unknowns: Sequence[Any]) ->
     assert_type(result, MinimizeResult)
     assert_type(result.loss, float)
     assert_type(result.status, StepReport)
+    assert_type(result.status.code, StepStatus)
     assert_type(optimizer.status.message, str)
     assert_type(optimizer.step(residual, model, jit_compile=True), dict[str, Tensor])
     kfac = keras_fwd.KFAC(fisher="type-2", inverse="eigen", shared="reduce", weight_decay=1e-4)
