@@ -28,10 +28,10 @@ demo: .venv/.ready-examples
 	$(QUIET) $(BIN)/python examples/01_quickstart.py
 
 test: .venv/.ready-test
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) $(T)
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(T)
 
 test-slow: .venv/.ready-dev
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m slow $(T)
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow $(T)
 
 LOWEST := layers/test_layers _derivatives/test_linearize project/test_typing \
     _curvature/test_blocks _rules/test_sealing _rules/test_functions optimizers/test_fit

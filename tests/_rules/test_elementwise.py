@@ -110,7 +110,7 @@ def test_the_rule_of_an_op(op, monkeypatch):
     check_op(op, OPS[op], monkeypatch)
 
 
-@rows(TABLE, FAST)
+@rows(TABLE, FAST, OPS)
 def test_rules_are_exact(row, mode):
     check_row(row, mode)
 

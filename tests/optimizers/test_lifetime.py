@@ -48,7 +48,10 @@ OPTIMIZERS = {"GaussNewton": keras_fwd.GaussNewton, "KFAC": keras_fwd.KFAC}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    "net",
+    [pytest.param(net, marks=[pytest.mark.slow] if net == "recurrent" else []) for net in NETS],
+)
 def test_graphs_of_training_are_freed_with_the_model(net, optimizer):
     recorder = Recorder()
     model = keras.Sequential([keras.Input((3,)), recorder, *NETS[net](), L.Dense(1)])

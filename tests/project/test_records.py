@@ -155,6 +155,7 @@ def run(pytester, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_suite_runs_whole_until_there_is_a_record_of_the_same_digest(run, pytester):
     said, counts = run()
     assert said == "laws of old: there is no record; all 32 cases" and counts["passed"] == 32
@@ -172,6 +173,7 @@ def test_a_suite_runs_whole_until_there_is_a_record_of_the_same_digest(run, pyte
     assert (pytester.path / "records" / "laws_of_old.json").read_text() == recorded
 
 
+@pytest.mark.slow
 def test_what_failed_or_ran_in_part_is_not_recorded(run, pytester):
     for arguments, fails in [((), 3), (("-k", "1"), -1)]:
         said, _ = run(*arguments, whole=True, fails=fails)
@@ -179,6 +181,7 @@ def test_what_failed_or_ran_in_part_is_not_recorded(run, pytester):
         assert not (pytester.path / "records").exists()
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_by_name_runs(run):
     run(whole=True)
     _, counts = run("-k", "test_each")

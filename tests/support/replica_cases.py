@@ -19,6 +19,9 @@ RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 4))
 Y = np.sin(X @ RANDOM.normal(size=(4, 2)))
 ALONE = contextlib.nullcontext()
+# With TensorFlow's optimizer of graphs, which takes a third of the time: of each solver, of K-FAC,
+# and of all that is specific to several processes.
+OPTIMIZED = {"dense", "dual", "iterative", "fixed", "workers"}
 
 
 @functools.cache  # two of them on the same devices disturb each other
@@ -356,5 +359,7 @@ if __name__ == "__main__":
         one = tf.config.LogicalDeviceConfiguration()
         tf.config.set_logical_device_configuration(cpu, [one, one])
     keras.config.set_floatx("float64")
+    if not OPTIMIZED & set(sys.argv[1:]):
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     for case in sys.argv[1:]:
         globals()[case]()

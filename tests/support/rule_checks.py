@@ -69,11 +69,16 @@ class Row:
 # --- rows, to third order -------------------------------------------------------------------------
 
 
-def rows(some, fast=()):
-    """Parameters: rows by modes; linear ones in a graph, and those of `fast`, are not slow."""
+def rows(some, fast=(), ops=()):
+    """Parameters: rows by modes; not slow are those of `fast`, and in a graph linear ones.
+
+    Of the rows in `ops` the fast case is that of their op, but for those of `fast`.
+    """
+    have_a_case = {row.id for row in dict(ops).values()}
 
     def parameter(row, mode):
-        quick = row.id in fast or (mode == "graph" and row.linear)
+        linear = mode == "graph" and row.linear and row.id not in have_a_case
+        quick = row.id in fast or linear
         return pytest.param(
             row, mode, marks=[] if quick else pytest.mark.slow, id=f"{row.id}-{mode}"
         )
