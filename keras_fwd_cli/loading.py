@@ -79,6 +79,11 @@ def load_model(path, unsafe=False):
         raise UsageError(f"{path}: {_why(error)}") from error
     if not isinstance(model, keras.Model):
         raise UsageError(f"{path}: holds a {type(model).__name__}, which is no keras.Model.")
+    # Keras loads it, and fails deep inside when it is called.
+    if isinstance(model, keras.Sequential) and not model.layers:
+        raise UsageError(
+            f"{path}: holds a Sequential model without layers: there is nothing in it."
+        )
     return model
 
 

@@ -412,6 +412,15 @@ def with_units(path, units):
     return archive(**(members | {"config_json": text}))
 
 
+def without_layers(path):
+    """A model whose list of layers is lost; Keras loads it all the same."""
+    with zipfile.ZipFile(path) as file:
+        members = {name.replace(".", "_", 1): file.read(name) for name in file.namelist()}
+    config = json.loads(members["config_json"])
+    config["config"]["layers"] = {}
+    return archive(**(members | {"config_json": json.dumps(config)}))
+
+
 def flipped(path):
     """A model's file with one byte of its weights changed."""
     contents = bytearray(path.read_bytes())
@@ -428,6 +437,7 @@ def flipped(path):
         (lambda path: b"\x89HDF\r\n\x1a\n" * 9, "damaged, or no .keras file: File is not a zip"),
         (lambda path: path.read_bytes()[:-9], "damaged, or no .keras file: File is not a zip"),
         (flipped, "damaged: the check sum of model.weights.h5 is wrong."),
+        (without_layers, "without layers: there is nothing in it."),
         (lambda path: archive(a="b"), "no Keras model: config.json is missing in it."),
         (lambda path: archive(config_json="{", metadata_json="{}"), "cannot be loaded: "),
         (lambda path: archive(config_json="[" * 9**5, metadata_json="{}"), "cannot be loaded: "),
