@@ -461,6 +461,7 @@ def flipped(path):
         "an HDF5 file",
         "the end is missing",
         "a bit flipped",
+        "no layers",
         "an archive of something else",
         "no JSON",
         "deep JSON",
