@@ -417,7 +417,8 @@ def without_layers(path):
     with zipfile.ZipFile(path) as file:
         members = {name.replace(".", "_", 1): file.read(name) for name in file.namelist()}
     config = json.loads(members["config_json"])
-    config["config"]["layers"] = {}
+    config["config"] = {"name": "empty", "layers": {}}
+    config.pop("build_config", None)  # by which Keras would see it
     return archive(**(members | {"config_json": json.dumps(config)}))
 
 
