@@ -158,7 +158,8 @@ def run(pytester, monkeypatch):
 @pytest.mark.slow
 def test_a_suite_runs_whole_until_there_is_a_record_of_the_same_digest(run, pytester):
     said, counts = run()
-    assert said == "laws of old: there is no record; all 32 cases" and counts["passed"] == 32
+    assert said == "laws of old: there is no record; all 32 cases, recorded"
+    assert counts["passed"] == 32
     said, _ = run("-n", "2", whole=True)
     assert said == "laws of old: all 32 cases, recorded"
     recorded = (pytester.path / "records" / "laws_of_old.json").read_text()
@@ -170,7 +171,8 @@ def test_a_suite_runs_whole_until_there_is_a_record_of_the_same_digest(run, pyte
         assert counts["passed"] == 2
     said, counts = run(digest="d2")
     assert said.startswith("laws of old: digest not as recorded on 2") and counts["passed"] == 32
-    assert (pytester.path / "records" / "laws_of_old.json").read_text() == recorded
+    assert said.endswith(", recorded")
+    assert '"digest": "d2"' in (pytester.path / "records" / "laws_of_old.json").read_text()
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """What the drawn and the exhaustive checks found, and shares of them where nothing changed.
 
-A suite that ran whole and found nothing wrong leaves a record, which is committed: what came out,
-and a digest of the code and the versions that it depends on. As long as the digest is the same, a
-share of the cases runs, drawn from the commit, so that many commits run them all; where it differs,
-all of them. With `WHOLE=1` in the environment everything runs, and the records are written anew.
+A suite whose cases all ran and found nothing wrong leaves a record, which is committed: what came
+out, and a digest of the code and the versions that it depends on. As long as the digest is the
+same, a share of the cases runs, drawn from the commit, so that many commits run them all; where it
+differs, all of them. With `WHOLE=1` in the environment everything runs, whatever is recorded.
 """
 
 import collections
@@ -124,9 +124,10 @@ class Records:
     def __init__(self, config):
         self.config = config
         self.worker = hasattr(config, "workerinput")
-        self.digests, self.counts = {}, {}
+        self.digests, self.counts, self.written = {}, {}, set()
         self.found = collections.defaultdict(collections.Counter)
         self.passed, self.wrong = collections.Counter(), collections.Counter()
+        self.before = {name: record_of(name) for name in SUITES}
         if not self.worker:
             os.environ[PLAN] = json.dumps(self.plan())
 
@@ -186,7 +187,7 @@ class Records:
             self.config.workeroutput["records"] = self.counts
             return
         for name, (_, all_of_them) in self.counts.items():
-            if os.environ.get(WHOLE) and self.whole(name) and session.exitstatus == 0:
+            if self.whole(name):
                 self.write(name, all_of_them)
 
     @pytest.hookimpl(optionalhook=True)
@@ -201,6 +202,7 @@ class Records:
 
     def write(self, name, count):
         FOLDER.mkdir(exist_ok=True)
+        self.written.add(name)
         contents = {
             "digest": digest(name),
             "date": datetime.date.today().isoformat(),
@@ -227,13 +229,14 @@ class Records:
         if from_commit:
             part = f"a share of {chosen} of {count} cases"
             return f"{name}: {_as_recorded(recorded)}; {part}, drawn from commit {from_commit}"
+        end = ", recorded" if name in self.written else ""
         if os.environ.get(WHOLE):
-            written = self.whole(name) and recorded.get("cases") == count
-            return f"{name}: all {count} cases{', recorded' if written else ''}"
-        if not recorded:
-            return f"{name}: there is no record; all {count} cases"
-        if self.digests.get(name) not in (None, recorded["digest"]):
-            return f"{name}: digest not as recorded on {recorded['date']}; all {count} cases"
+            return f"{name}: all {count} cases{end}"
+        if not self.before.get(name):
+            return f"{name}: there is no record; all {count} cases{end}"
+        if self.digests.get(name) not in (None, self.before[name]["digest"]):
+            date = self.before[name]["date"]
+            return f"{name}: digest not as recorded on {date}; all {count} cases{end}"
         return f"{name}: {count} cases, which were asked for"
 
 
