@@ -359,7 +359,7 @@ def test_a_saved_run_goes_on_to_the_same_weights(tmp_path):
     assert any(np.any(variable.numpy()) for variable in net.optimizer._last_step)
     net.save(tmp_path / "net.keras")
     again = keras.models.load_model(tmp_path / "net.keras")
-    config = again.optimizer.get_config()
+    config = again.optimizer.solver.get_config()
     assert {name: config[name] for name in ALL} == ALL
     for each in (net, again):
         for _ in range(2):
