@@ -101,5 +101,6 @@ del keras
 
 
 def __dir__() -> list[str]:
-    """The public names: completion and `dir` show no machinery."""
-    return [*__all__, *(name for name in globals() if name.startswith("__"))]
+    """The public names, and the folders of the machinery: none of the files beside them."""
+    folders = {name for name, value in globals().items() if hasattr(value, "__path__")}
+    return sorted({*__all__, *folders, *(name for name in globals() if name.startswith("__"))})
